@@ -1,0 +1,191 @@
+"""One step behind its gates: plan, apply, prove, judge, measure; relaxed where it fails, undone where relaxing does not help."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxcomp.driver.latency import measure
+from onnxcomp.driver.options import Goal
+from onnxcomp.driver.workbench import Workbench
+from onnxcomp.errors import LimitError, OnnxcompError
+from onnxcomp.evaluate.judge import Judgement
+from onnxcomp.evaluate.proof import check_batches, check_structure
+from onnxcomp.model.save import weight_bytes
+from onnxcomp.passes.base import Evidence, Pass, Plan, Proof
+from onnxcomp.report.structures import Attempt, Benchmark, StepReport, StepStatus
+
+MAX_ATTEMPTS = 6
+STEP_SECONDS = 1.5
+SLOWEST = 0.97
+GAIN = 1.03
+EXACT_COSINE = 0.9999
+"""What two versions of the same computation must reach at twice the batch; a lossy step is held to its own gate."""
+
+
+@dataclass
+class StepResult:
+    """The model after a step (the one before it, if the step was undone), the report, and the plan that stands."""
+
+    model: ir.Model
+    report: StepReport
+    plan: Plan | None
+
+
+def run_step(
+    step: Pass[Any], model: ir.Model, bench: Workbench, *, exact: bool, plan: Plan | None = None
+) -> StepResult:
+    """Runs one pass on `model` behind the gates of `optimize`.
+
+    Args:
+        step: The pass.
+        model: Result of the steps before.
+        bench: The job.
+        exact: The step only rewrites: it need not gain anything by itself, since others build on it.
+        plan: Replay this one instead of making one.
+    """
+    start = time.monotonic()
+    current: Plan = plan if plan is not None else step.plan(model, bench.context)
+    skips = current.skips
+    if not current.changes():
+        why = skips[0].sentence if len(skips) == 1 else "nothing to do for this pass"
+        report = StepReport(
+            name=step.name, status=StepStatus.NOTHING_TO_DO, why=why, skips=skips, elapsed_s=_since(start)
+        )
+        return StepResult(model, report, None)
+    attempts: list[Attempt] = []
+    description = "as planned"
+    for _ in range(MAX_ATTEMPTS):
+        candidate, proof, attempt, evidence = _attempt(step, model, current, bench, exact, description)
+        attempts.append(attempt)
+        if attempt.kept:
+            report = StepReport(
+                name=step.name, status=StepStatus.KEPT, why=attempt.why, changed=len(current.changes()), summary=proof.sentences,
+                attempts=tuple(attempts), skips=current.left_alone(), audit=proof.audit, elapsed_s=_since(start),
+            )  # fmt: skip
+            return StepResult(candidate, report, current)
+        relaxed = None if evidence is None else step.relax(current, evidence)
+        if relaxed is None:
+            break
+        description = f"relaxed: {len(current.changes() - relaxed.changes())} nodes left as they were"
+        current = relaxed
+    report = StepReport(
+        name=step.name,
+        status=StepStatus.UNDONE,
+        why=attempts[-1].why,
+        attempts=tuple(attempts),
+        skips=current.left_alone(),
+        elapsed_s=_since(start),
+    )
+    return StepResult(model, report, None)
+
+
+def _attempt(
+    step: Pass[Any], model: ir.Model, plan: Any, bench: Workbench, exact: bool, description: str
+) -> tuple[ir.Model, Proof, Attempt, Evidence[Any] | None]:
+    """One try: the candidate, its proof, what happened, and the evidence to relax by if it was not kept."""
+
+    def refused(
+        why: str, evidence: Evidence[Any] | None, **found: Any
+    ) -> tuple[ir.Model, Proof, Attempt, Evidence[Any] | None]:
+        return candidate, proof, Attempt(description=description, kept=False, why=why, **found), evidence
+
+    proof = Proof(False, ())
+    candidate = model
+    try:
+        candidate = step.apply(model, plan, bench.context)
+        complaint = check_structure(bench.loaded.model, candidate)
+        if complaint is not None:
+            return refused(complaint, Evidence("proof"))
+        proof = step.prove(model, candidate, plan, bench.context)
+        if proof.unfused:
+            return refused(
+                f"{len(proof.unfused)} nodes did not become integer kernels", Evidence("fusion", nodes=proof.unfused)
+            )
+        if not proof.passed:
+            return refused("; ".join(proof.sentences), Evidence("proof"))
+        judgement = bench.judge.judge(candidate)
+    except LimitError:
+        raise
+    except OnnxcompError as error:
+        return refused(f"the result does not work: {error.message}", Evidence("proof"))
+    found: dict[str, Any] = {"gates": judgement.gates, "fidelity": judgement.fidelity, "bytes": weight_bytes(candidate)}
+    if not judgement.passed:
+        failed = next(g for g in judgement.gates if not g.passed)
+        why = f"{failed.name} is {failed.value:.4f}, wanted {failed.wanted}"
+        return refused(why, _fidelity_evidence(step, model, bench, judgement), **found)
+    batches = check_batches(
+        bench.loaded.model, candidate, bench.feed, bench.context.session, _batch_cosine(bench, judgement, exact)
+    )
+    if batches is not None:
+        return refused(batches, Evidence("proof"), **found)
+    timing = measure(
+        {"before": model, "after": candidate},
+        bench.feed,
+        bench.context.session,
+        bench.clock,
+        min_seconds=STEP_SECONDS,
+        attempts=3,
+    )
+    speedup = timing.speedup["after"]
+    kept, why = decide(
+        timing, weight_bytes(model) / max(1, weight_bytes(candidate)), bench.options.goal, exact, bench.target_is_host
+    )
+    attempt = Attempt(description=description, kept=kept, why=why, speedup=speedup, **found)
+    return candidate, proof, attempt, None if kept else Evidence("latency")
+
+
+def decide(timing: Benchmark, shrink: float, goal: Goal, exact: bool, measurable: bool) -> tuple[bool, str]:
+    """Whether a step is kept for its latency and size, and the sentence that says why.
+
+    Args:
+        timing: Before and after, interleaved.
+        shrink: Bytes of weights before / after.
+        goal: balanced: not slower than 0.97 ×, and smaller or faster by 3 %. latency: faster. size: smaller; may be slower.
+        exact: An exact rewrite needs no gain.
+        measurable: The target is this machine; elsewhere only size can be shown.
+    """
+    speedup = timing.speedup["after"]
+    smaller = shrink >= GAIN
+    figures = f"{speedup:.2f} × as fast, {shrink:.2f} × smaller weights"
+    if not measurable:
+        return smaller or exact, f"{shrink:.2f} × smaller weights; latency is unverified for this target"
+    if goal == "size":
+        return smaller or exact, figures
+    if timing.verdict == "UNSTABLE":
+        if goal == "latency" and not exact:
+            return False, f"latency not proven: {timing.reason}"
+        return smaller or exact, f"{shrink:.2f} × smaller weights; latency not proven: {timing.reason}"
+    if speedup < SLOWEST:
+        return False, f"slower: {figures}"
+    if exact:
+        return True, figures
+    if goal == "latency":
+        return speedup >= GAIN, figures
+    return smaller or speedup >= GAIN, figures
+
+
+def _fidelity_evidence(step: Pass[Any], model: ir.Model, bench: Workbench, judgement: Judgement) -> Evidence[Any]:
+    allowed = 1.0 - bench.judge.gates.min_cosine if bench.judge.gates.min_cosine is not None else judgement.error / 2
+    groups = [0]
+
+    def error_of(plan: Any) -> float:
+        groups[0] += 1
+        bench.clock.report("measuring the sensitivity of nodes", groups[0], None)
+        return bench.judge.quick_error(step.apply(model, plan, bench.context))
+
+    return Evidence("fidelity", error=judgement.error, allowed=allowed, error_of=error_of)
+
+
+def _batch_cosine(bench: Workbench, judgement: Judgement, exact: bool) -> float:
+    """At twice the batch an output must be about as close as it is on the feeds themselves."""
+    if exact:
+        return EXACT_COSINE
+    return min(1.0 - 3 * judgement.error - 1e-3, bench.judge.gates.min_cosine or 0.9)
+
+
+def _since(start: float) -> float:
+    return round(time.monotonic() - start, 3)

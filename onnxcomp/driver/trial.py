@@ -1,0 +1,100 @@
+"""A first feed for a model without data: sizes for its dynamic dimensions that the model accepts, found by running it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+import onnx_ir as ir
+
+from onnxcomp.calibration.random_feeds import random_reader
+from onnxcomp.calibration.readers import Feed, Reader
+from onnxcomp.errors import ModelError, OnnxcompError
+from onnxcomp.model.signature import Signature, signature
+from onnxcomp.ops.attributes import constant
+from onnxcomp.runtime.child import Limits, probe
+from onnxcomp.runtime.session import SessionConfig
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+SIZES = (64, 128, 224, 320, 32, 16, 640, 512, 8, 2, 1)
+"""Tried in turn for dimensions that are not the batch; pixels, tokens and samples all have one of these among what they accept."""
+
+BATCH = re.compile(r"batch|^n$|^b$|^bs$|unk__|^dyn", re.IGNORECASE)
+
+
+def shape_candidates(sign: Signature, given: Shapes) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Whole shapes for all inputs: batch 1, and each of `SIZES` for what else is dynamic. `given` always wins."""
+    free = any(not isinstance(d, int) for p in sign.inputs if p.name not in given for d in (p.shape or ())[1:])
+    for size in SIZES if free else (1,):
+        shapes: dict[str, tuple[int, ...]] = {}
+        for port in sign.inputs:
+            if port.name in given:
+                shapes[port.name] = given[port.name]
+            elif port.shape is not None:
+                shapes[port.name] = tuple(
+                    d
+                    if isinstance(d, int)
+                    else given[d][0]
+                    if d is not None and d in given
+                    else 1
+                    if axis == 0 or (d and BATCH.search(d))
+                    else size
+                    for axis, d in enumerate(port.shape)
+                )
+        yield shapes
+
+
+def table_limits(model: ir.Model) -> dict[str, int]:
+    """For integer inputs that index a constant table (Gather of an embedding): its number of rows."""
+    limits: dict[str, int] = {}
+    integers = {v.name: v for v in model.graph.inputs if v.dtype is not None and v.dtype.is_integer()}
+    for name, value in integers.items():
+        front, seen = [value], set()
+        while front:
+            current = front.pop()
+            for use in current.uses():
+                node = use.node
+                if node.op_type == "Gather" and use.idx == 1:
+                    table = node.inputs[0]
+                    if table is not None and constant(table) is not None and table.const_value is not None:
+                        rows = int(table.const_value.shape[0])
+                        limits[name or ""] = min(rows, limits.get(name or "", rows))
+                elif (
+                    node.op_type in ("Cast", "Reshape", "Unsqueeze", "Squeeze", "Identity", "Flatten", "Transpose")
+                    and id(node) not in seen
+                ):
+                    seen.add(id(node))
+                    front.append(node.outputs[0])
+    return limits
+
+
+def runnable_reader(
+    model: ir.Model, sign: Signature, given: Shapes, count: int, config: SessionConfig, seed: int, limits: Limits
+) -> tuple[Reader, dict[str, tuple[int, ...]]]:
+    """Random feeds that the model runs on, and their shapes; each try in a child process.
+
+    Raises:
+        ModelError: No size was accepted; the hint says to give --shape.
+    """
+    tables = table_limits(model)
+    failure: OnnxcompError | None = None
+    for shapes in shape_candidates(sign, given):
+        reader = random_reader(sign, count, shapes=shapes, limits=tables, seed=seed)
+        try:
+            probe(model, config=config, feed=next(iter(reader)), limits=limits)
+        except ModelError as error:
+            failure = failure or error
+        else:
+            return reader, shapes
+    assert failure is not None
+    dynamic = ", ".join(p.name for p in sign.inputs if p.shape is None or not all(isinstance(d, int) for d in p.shape))
+    hint = f"give sizes for {dynamic} with --shape NAME=1,3,224,224" if dynamic else failure.hint
+    raise ModelError(f"the model does not run on random feeds: {failure.message}", hint=hint)
+
+
+def shapes_of(feed: Feed) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(array.shape) for name, array in feed.items()}
+
+
+__all__ = ["runnable_reader", "shape_candidates", "shapes_of", "signature", "table_limits"]

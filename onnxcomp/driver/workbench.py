@@ -1,0 +1,242 @@
+"""Everything a job needs, made ready: the model, its feeds, the target, the judge. What is odd about them is said in `notes`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+import onnx_ir as ir
+
+from onnxcomp.calibration.check import checked
+from onnxcomp.calibration.readers import DataKind, Feed, Reader, as_reader
+from onnxcomp.calibration.spec import open_spec
+from onnxcomp.calibration.split import hold_out
+from onnxcomp.driver.clock import Clock
+from onnxcomp.driver.options import Options
+from onnxcomp.driver.trial import runnable_reader, shapes_of, table_limits
+from onnxcomp.errors import UsageError
+from onnxcomp.evaluate.gates import Gates
+from onnxcomp.evaluate.judge import Judge
+from onnxcomp.evaluate.metrics import Metric, find_metric
+from onnxcomp.model import shapes
+from onnxcomp.model.cost import subgraph_share
+from onnxcomp.model.load import LoadedModel, ModelSource, load
+from onnxcomp.model.normalize import clone, normalize
+from onnxcomp.model.signature import signature
+from onnxcomp.ops.targets import TARGETS, Target
+from onnxcomp.passes.base import Context
+from onnxcomp.passes.selection import unmatched
+from onnxcomp.report.structures import DataFacts, Note
+from onnxcomp.runtime.child import Limits, probe
+from onnxcomp.runtime.host import detect_host, detect_target
+from onnxcomp.runtime.library import version as ort_version
+from onnxcomp.runtime.providers import require
+from onnxcomp.runtime.session import SessionConfig
+
+RANDOM_FEEDS = 8
+PROBE_SECONDS = 600.0
+
+
+@dataclass
+class Workbench:
+    """A prepared job.
+
+    Args:
+        loaded: The user's model as it came through the door.
+        canonical: Its canonical form, with fixed shapes if asked: what the first pass starts from.
+        feed: One typical call; latencies are measured on it.
+        judge: Compares candidates with the original.
+        context: What passes may use.
+        target_is_host: Whether the target is the machine that measures.
+    """
+
+    options: Options
+    loaded: LoadedModel
+    canonical: ir.Model
+    feed: Feed
+    judge: Judge
+    context: Context
+    target: Target
+    target_is_host: bool
+    calibration: Reader | None
+    evaluation: Reader
+    clock: Clock
+    notes: list[Note] = field(default_factory=list)
+
+    def warn(self, sentence: str) -> None:
+        self.notes.append(Note(level="warning", sentence=sentence))
+
+    def inform(self, sentence: str) -> None:
+        self.notes.append(Note(level="info", sentence=sentence))
+
+
+def prepare(source: ModelSource, options: Options, gates: Gates) -> Workbench:
+    """Loads the model, tries it in a child process, opens its feeds, and sets the gates.
+
+    Raises:
+        OnnxcompError: Whatever is wrong with the model, the data or the options, before any work is done.
+    """
+    clock = Clock(options.time_limit, options.progress)
+    clock.report("loading", 0, None)
+    require(options.ep)
+    target, is_host = find_target(options.target)
+    loaded = load(source, ort_version=ort_version())
+    threads = options.threads or detect_host().physical_cores
+    config = SessionConfig(provider=options.ep, threads=threads, custom_ops=options.custom_ops)
+    notes: list[Note] = []
+    normalized = normalize(loaded.model)
+    notes += [Note(level="info", sentence=s) for s in (*(f.sentence for f in loaded.findings), *normalized.notes)]
+    for pattern in unmatched(normalized.model, (*options.only, *options.exclude)):
+        raise UsageError(
+            f"the pattern {pattern!r} matches no node and no operator type",
+            hint=_nearest_node(normalized.model, pattern),
+        )
+    calibration, evaluation, feed = _feeds(loaded.model, options, config, clock, notes)
+    canonical = normalized.model
+    if options.fix_shape:
+        if not options.shape:
+            raise UsageError("--fix-shape needs the shapes to fix", hint="give them with --shape NAME=1,3,224,224")
+        canonical = clone(canonical)
+        shapes.bind(canonical, shapes_of(feed))
+    metric = _metric(options, evaluation, notes)
+    share = subgraph_share(canonical)
+    if share > 0.01:
+        notes.append(
+            Note(
+                level="info",
+                sentence=f"{share:.0%} of the parameters sit inside If, Loop or Scan bodies, which are left as they are",
+            )
+        )
+    if target.note:
+        notes.append(Note(level="info", sentence=target.note))
+    if not is_host:
+        notes.append(
+            Note(
+                level="warning",
+                sentence=f"the target {target.name} is not this machine: latencies and outputs here are UNVERIFIED for it",
+            )
+        )
+    judge = Judge(
+        loaded.model,
+        evaluation,
+        config,
+        gates,
+        metric,
+        lambda done, total: clock.report("comparing outputs", done, total),
+    )
+    context = Context(
+        calibration=calibration, target=target, session=config, shapes=shapes_of(feed), only=options.only, exclude=options.exclude,
+        seed=options.seed, progress=clock.report,
+    )  # fmt: skip
+    return Workbench(
+        options, loaded, canonical, feed, judge, context, target, is_host, calibration, evaluation, clock, notes
+    )
+
+
+def find_target(name: str) -> tuple[Target, bool]:
+    """The target by name, and whether it is this machine.
+
+    Raises:
+        UsageError: Unknown name.
+    """
+    here = detect_target(detect_host())
+    if name == "auto":
+        return TARGETS[here], True
+    if name not in TARGETS:
+        near = get_close_matches(name, TARGETS, 1)
+        raise UsageError(
+            f"unknown target {name!r}",
+            hint=f"did you mean {near[0]!r}?" if near else f"one of auto, {', '.join(TARGETS)}",
+        )
+    return TARGETS[name], name == here
+
+
+def data_facts(reader: Reader | None) -> DataFacts | None:
+    """What the report says of a set of feeds; reads it once for the digest."""
+    if reader is None:
+        return None
+    samples = reader.count if reader.count is not None else sum(1 for _ in reader)
+    return DataFacts(
+        kind=reader.kind.value,
+        name=reader.name,
+        samples=samples,
+        labels=reader.labels is not None,
+        sha256=reader.fingerprint(),
+    )
+
+
+def _feeds(
+    model: ir.Model, options: Options, config: SessionConfig, clock: Clock, notes: list[Note]
+) -> tuple[Reader | None, Reader, Feed]:
+    """Feeds to learn from and to judge by, and a typical one on which the model has run in a child process."""
+    sign = signature(model)
+    left = clock.remaining()
+    limits = Limits(seconds=PROBE_SECONDS if left is None else max(1.0, min(left, PROBE_SECONDS)))
+
+    def opened(source: object) -> Reader:
+        if isinstance(source, str):
+            reader = open_spec(source, sign, shapes=options.shape, limits=table_limits(model), seed=options.seed)
+        else:
+            reader = as_reader(source, sign)
+        notes.extend(Note(level="warning", sentence=s) for s in reader.notes)
+        return checked(reader, sign)
+
+    calibration = None if options.calibration is None else opened(options.calibration)
+    evaluation = None if options.eval is None else opened(options.eval)
+    if evaluation is None and calibration is not None:
+        calibration, evaluation, sentence = hold_out(calibration)
+        if sentence is not None:
+            notes.append(Note(level="warning", sentence=sentence))
+    if evaluation is None:
+        evaluation, _ = runnable_reader(model, sign, options.shape, RANDOM_FEEDS, config, options.seed, limits)
+        notes.append(
+            Note(
+                level="warning",
+                sentence="RANDOM feeds: no data was given, so closeness to the original is shown on noise only",
+            )
+        )
+        return None, evaluation, next(iter(evaluation))
+    for reader in (calibration, evaluation):
+        if reader is not None and reader.kind is DataKind.RANDOM:
+            notes.append(
+                Note(
+                    level="warning",
+                    sentence=f"RANDOM feeds ({reader.name}): ranges and closeness are not those of real inputs",
+                )
+            )
+            break
+    feed = next(iter(evaluation), None)
+    if feed is None:
+        raise UsageError("the evaluation set is empty", hint="give at least one feed with --eval")
+    clock.report("trying the model in a child process", 0, None)
+    probe(model, config=config, feed=feed, limits=limits)
+    return calibration, evaluation, feed
+
+
+def _metric(options: Options, evaluation: Reader, notes: list[Note]) -> Metric | None:
+    """The metric asked for; top1 by itself where the labels are single integers."""
+    if options.metric is not None:
+        return find_metric(options.metric)
+    if evaluation.labels is None:
+        if options.max_drop is not None:
+            raise UsageError(
+                "--max-drop needs labels, and the evaluation feeds have none",
+                hint="put labels into the array y, or use --min-cosine",
+            )
+        return None
+    if evaluation.labels.dtype.kind in "iu":
+        return find_metric("top1")
+    notes.append(
+        Note(level="warning", sentence="the labels are not integers, so no metric is taken; name one with --metric")
+    )
+    return None
+
+
+def _nearest_node(model: ir.Model, pattern: str) -> str:
+    names = [n.name or "" for n in model.graph] + sorted({n.op_type for n in model.graph})
+    near = get_close_matches(pattern, names, 1)
+    return (
+        f"did you mean {near[0]!r}?"
+        if near
+        else "patterns are globs of node names or operator types, as 'Conv' or '/layer1/*'"
+    )

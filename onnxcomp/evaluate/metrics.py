@@ -1,0 +1,135 @@
+"""Metrics on labelled feeds. A metric is a function of all first outputs and all labels, and knows which way is better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import numpy as np
+
+from onnxcomp.calibration.script import load_function
+from onnxcomp.errors import DataError, UsageError
+
+Outputs = Sequence[Sequence[np.ndarray]]
+"""For each feed all outputs of the model, in its order."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score on labels.
+
+    Args:
+        name: What `--metric` takes and the report shows.
+        function: (outputs of each feed, label of each feed) -> score.
+        higher_is_better: Which way the score improves.
+    """
+
+    name: str
+    function: Callable[[Outputs, Sequence[np.ndarray]], float]
+    higher_is_better: bool = True
+
+    def score(self, outputs: Outputs, labels: Sequence[np.ndarray]) -> float:
+        """The score.
+
+        Raises:
+            DataError: The labels don't fit the outputs, or the metric failed.
+        """
+        try:
+            return float(self.function(outputs, labels))
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"metric {self.name!r} failed: {type(error).__name__}: {error}",
+                hint="do the labels fit the model's first output?",
+            ) from error
+
+    def drop(self, before: float, after: float) -> float:
+        """How much worse `after` is, in the metric's own unit."""
+        return before - after if self.higher_is_better else after - before
+
+
+def _rows(outputs: Outputs, labels: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """First outputs as [rows, …] and labels as [rows]."""
+    first = np.concatenate([np.asarray(o[0]).reshape(-1, np.asarray(o[0]).shape[-1]) for o in outputs])
+    flat = np.concatenate([np.ravel(label) for label in labels])
+    if len(first) != len(flat):
+        raise DataError(f"{len(flat)} labels for {len(first)} rows of the first output")
+    return first, flat
+
+
+def top_k(k: int) -> Callable[[Outputs, Sequence[np.ndarray]], float]:
+    """Share of rows whose label is among the k largest values of the last axis."""
+
+    def score(outputs: Outputs, labels: Sequence[np.ndarray]) -> float:
+        scores, wanted = _rows(outputs, labels)
+        if scores.shape[1] <= int(wanted.max(initial=0)):
+            raise DataError(f"label {int(wanted.max())} is beyond the {scores.shape[1]} classes of the first output")
+        best = np.argpartition(-scores, min(k, scores.shape[1]) - 1, axis=1)[:, :k]
+        return float((best == wanted[:, None].astype(np.int64)).any(axis=1).mean())
+
+    return score
+
+
+def _paired(outputs: Outputs, labels: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    y = np.concatenate([np.ravel(o[0]).astype(np.float64) for o in outputs])
+    t = np.concatenate([np.ravel(label).astype(np.float64) for label in labels])
+    if y.shape != t.shape:
+        raise DataError(f"the first output has {y.size} values over all feeds, the labels have {t.size}")
+    return y, t
+
+
+def mse(outputs: Outputs, labels: Sequence[np.ndarray]) -> float:
+    """Mean squared error of the first output."""
+    y, t = _paired(outputs, labels)
+    return float(((y - t) ** 2).mean())
+
+
+def psnr(outputs: Outputs, labels: Sequence[np.ndarray]) -> float:
+    """Peak signal-to-noise ratio in dB, with the labels' range as the peak."""
+    y, t = _paired(outputs, labels)
+    peak, error = float(np.ptp(t)) or 1.0, float(((y - t) ** 2).mean())
+    return float(10 * np.log10(peak**2 / error)) if error else float("inf")
+
+
+def spearman(outputs: Outputs, labels: Sequence[np.ndarray]) -> float:
+    """Spearman's rank correlation, ties at their mean rank."""
+    y, t = (_ranks(v) for v in _paired(outputs, labels))
+    return float(np.corrcoef(y, t)[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return np.asarray((ends - (counts - 1) / 2.0)[inverse])
+
+
+METRICS: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        Metric("top1", top_k(1)),
+        Metric("top5", top_k(5)),
+        Metric("mse", mse, higher_is_better=False),
+        Metric("psnr", psnr),
+        Metric("spearman", spearman),
+    )
+}
+
+
+def find_metric(text: str) -> Metric:
+    """A metric by name, or `py:FILE.py:FUNC`: a function (outputs, labels) -> float, with an optional attribute `higher_is_better`.
+
+    Raises:
+        UsageError: No such metric.
+    """
+    if text.startswith("py:"):
+        function = load_function(text[3:])
+        return Metric(text, function, bool(getattr(function, "higher_is_better", True)))
+    if text in METRICS:
+        return METRICS[text]
+    near = get_close_matches(text, METRICS, 1)
+    raise UsageError(
+        f"unknown metric {text!r}",
+        hint=f"did you mean {near[0]!r}?" if near else f"one of {', '.join(METRICS)}, or py:FILE.py:FUNC",
+    )

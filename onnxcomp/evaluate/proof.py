@@ -1,0 +1,75 @@
+"""Proofs that hold for every step: a valid graph, the same signature, and answers at two batch sizes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from onnxcomp.calibration.readers import Feed
+from onnxcomp.errors import OnnxcompError
+from onnxcomp.evaluate.fidelity import Comparison
+from onnxcomp.model.signature import Signature, signature
+from onnxcomp.runtime.session import SessionConfig, open_session
+
+
+def check_structure(before: ir.Model, after: ir.Model) -> str | None:
+    """None if `after` is valid ONNX with the signature of `before`; otherwise what is wrong.
+
+    The checker's verdict counts only where the original passes it: some exporters write files that run but do not check.
+    """
+    for kind in ("inputs", "outputs"):
+        old = [(p.name, p.dtype) for p in getattr(signature(before), kind)]
+        new = [(p.name, p.dtype) for p in getattr(signature(after), kind)]
+        if old != new:
+            return f"the {kind} changed from {old} to {new}"
+    complaint = _checked(after)
+    return complaint if complaint is not None and _checked(before) is None else None
+
+
+def check_batches(
+    before: ir.Model, after: ir.Model, feed: Feed, config: SessionConfig, min_cosine: float
+) -> str | None:
+    """Runs both models on `feed` doubled along a dynamic batch axis; None if they agree as they do on the feed itself.
+
+    Also None when the batch is fixed, or when the original itself can't take the doubled feed.
+    """
+    doubled = doubled_batch(feed, signature(before))
+    if doubled is None:
+        return None
+    try:
+        with open_session(before, config) as session:
+            reference = session.run(doubled)
+            names = session.output_names
+    except OnnxcompError:
+        return None
+    try:
+        with open_session(after, config) as session:
+            answers = session.run(doubled, names)
+    except OnnxcompError as error:
+        return f"it fails at twice the batch, where the original does not: {error.message}"
+    for name, y, z in zip(names, reference, answers, strict=True):
+        comparison = Comparison(name)
+        comparison.add(y, z)
+        if comparison.result().cosine < min_cosine:
+            return f"output {name} has cosine {comparison.result().cosine:.4f} to the original at twice the batch"
+    return None
+
+
+def doubled_batch(feed: Feed, sign: Signature) -> Feed | None:
+    """`feed` twice along axis 0 of every input that has the batch symbol there; None if the batch is not dynamic."""
+    if not sign.inputs or not sign.inputs[0].shape or isinstance(sign.inputs[0].shape[0], int):
+        return None
+    symbol = sign.inputs[0].shape[0]
+    batched = {p.name for p in sign.inputs if p.shape and p.shape[0] == symbol and not isinstance(p.shape[0], int)}
+    if symbol is None and len(sign.inputs) > 1:
+        return None
+    return {n: np.concatenate([a, a]) if n in batched and a.ndim else a for n, a in feed.items()}
+
+
+def _checked(model: ir.Model) -> str | None:
+    try:
+        common.CheckerPass(full_check=False)(model)
+    except Exception as error:
+        return f"onnx.checker: {str(error).strip().splitlines()[0][:200]}"
+    return None

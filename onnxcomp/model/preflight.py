@@ -1,0 +1,263 @@
+"""Checks that a model passes before anything reads its weights or its graph.
+
+They look at the protobuf, because onnx-ir silently drops or repairs some of what is refused or reported here: sparse
+initializers, training info, unknown fields, repeated names, inputs that nobody makes. Versions are judged in
+`versions`, names and their order in `naming`, tensors in `payload`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+import onnx
+from google.protobuf import unknown_fields  # type: ignore[import-untyped]
+
+from onnxcomp.errors import ModelError
+from onnxcomp.model import naming, payload
+from onnxcomp.model.versions import STANDARD_DOMAINS, check_versions
+from onnxcomp.report.text import printable
+
+
+@dataclass(frozen=True)
+class LoadLimits:
+    """How large a model may be. Beyond these it is refused, so that a hostile file can't exhaust the machine.
+
+    Args:
+        graph_bytes: Of the graph file; protobuf itself ends at 2 GiB.
+        data_bytes: Of all data files together, and of all tensors in them.
+        nodes: Of the graph, its subgraphs and its functions.
+        depth: Of subgraphs inside subgraphs.
+    """
+
+    graph_bytes: int = 2**31 - 1
+    data_bytes: int = 64 * 2**30
+    nodes: int = 1_000_000
+    depth: int = 32
+
+
+class FindingCode(StrEnum):
+    """What was noticed while a model was loaded; stable."""
+
+    CUSTOM_DOMAIN = "custom-domain"
+    FUNCTIONS = "functions"
+    TRAINING_INFO = "training-info-dropped"
+    UNKNOWN_FIELDS = "unknown-fields-dropped"
+    NODES_SORTED = "nodes-sorted"
+    DOC_STRINGS = "doc-strings"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A fact about a model that stops nothing, but must not stay silent."""
+
+    code: FindingCode
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What preflight learned.
+
+    Args:
+        findings: For the report.
+        unknown_domains: Of operators that neither ONNX, ONNX Runtime nor a function of the model defines, sorted.
+        external: (tensor, how to name it) of every tensor whose values lie in another file.
+        unsorted: Some graph is not in topological order.
+    """
+
+    findings: tuple[Finding, ...]
+    unknown_domains: tuple[str, ...]
+    external: tuple[tuple[onnx.TensorProto, str], ...]
+    unsorted: bool
+
+
+# onnx/onnx-operators.proto and onnxruntime/core/graph/constants.h
+_KNOWN_DOMAINS = frozenset(
+    {
+        "",
+        "ai.onnx",
+        "ai.onnx.ml",
+        "ai.onnx.preview",
+        "ai.onnx.preview.training",
+        "ai.onnx.training",
+        "com.microsoft",
+        "com.microsoft.experimental",
+        "com.microsoft.nchwc",
+        "com.ms.internal.nhwc",
+    }
+)
+Container: TypeAlias = onnx.GraphProto | onnx.FunctionProto
+
+
+def preflight(proto: onnx.ModelProto, *, limits: LoadLimits, ort_version: str | None = None) -> Facts:
+    """Refuses a model that can't be worked on, and says what else is worth knowing. Nothing is changed.
+
+    Args:
+        proto: The model as it was parsed.
+        limits: Sizes beyond which it is refused.
+        ort_version: Of the ONNX Runtime that it must load in; None: not checked.
+
+    Raises:
+        ModelError: With the tensor, node or version at fault.
+    """
+    if not proto.graph.output:
+        raise ModelError(
+            "the model has no outputs, so nothing of it is ever computed", hint="Export it again with outputs."
+        )
+    check_versions(proto, ort_version)
+    containers = list(_containers(proto, limits))
+    external = [(t, where) for t, where in _tensors(containers) if not _checked_inline(t, where)]
+    unsorted = naming.check_names(proto)
+    foreign = _foreign_operators(proto, containers)
+    return Facts(
+        tuple(_findings(proto, containers, foreign, unsorted)), tuple(sorted(foreign)), tuple(external), unsorted
+    )
+
+
+def _containers(proto: onnx.ModelProto, limits: LoadLimits) -> Iterator[tuple[str, Container]]:
+    """Every graph and function body with a title for messages. Without recursion, as depth is what it limits."""
+    nodes = 0
+    stack: list[tuple[str, Container, int]] = [("the graph", proto.graph, 0)]
+    stack += [(f"the function '{printable(f.name)}'", f, 0) for f in proto.functions]
+    while stack:
+        title, container, depth = stack.pop()
+        nodes += len(container.node)
+        if nodes > limits.nodes:
+            raise ModelError(
+                f"the model has more than {limits.nodes:,} nodes", hint="Raise LoadLimits.nodes if you trust it."
+            )
+        if depth > limits.depth:
+            raise ModelError(
+                f"the model nests subgraphs more than {limits.depth} deep",
+                hint="Raise LoadLimits.depth if you trust it.",
+            )
+        _check_text(title, container)
+        yield title, container
+        for node in container.node:
+            stack += [(f"a subgraph of {naming.describe(node)}", g, depth + 1) for g in naming.subgraphs(node)]
+
+
+def _check_text(title: str, container: Container) -> None:
+    """Refuses names that are not UTF-8: protobuf hands them out as bytes, and can't write them again."""
+    texts = [container.name, container.doc_string]
+    for node in container.node:
+        texts += (node.name, node.op_type, node.domain, node.doc_string, *node.input, *node.output)
+        texts += (attribute.name for attribute in node.attribute)
+    if isinstance(container, onnx.GraphProto):
+        for named in (*container.input, *container.output, *container.value_info, *container.initializer):
+            texts += (named.name, named.doc_string)
+    for text in texts:
+        if isinstance(text, bytes):
+            raise ModelError(f"{title} has a name that is not UTF-8: {printable(text)}", hint="Export the model again.")
+
+
+def _tensors(containers: list[tuple[str, Container]]) -> Iterator[tuple[onnx.TensorProto, str]]:
+    """Every dense tensor with how to name it; refuses sparse ones and attributes that no reader would understand."""
+    for title, container in containers:
+        if isinstance(container, onnx.GraphProto):
+            for sparse in container.sparse_initializer:
+                _refuse_sparse(f"initializer '{printable(sparse.values.name)}' of {title}")
+            yield from ((t, f"initializer '{printable(t.name)}'") for t in container.initializer)
+        else:
+            yield from _attribute_tensors(container.attribute_proto, title)
+        for node in container.node:
+            yield from _attribute_tensors(node.attribute, naming.describe(node))
+
+
+def _attribute_tensors(attributes: list[onnx.AttributeProto], owner: str) -> Iterator[tuple[onnx.TensorProto, str]]:
+    for attribute in attributes:
+        where = f"attribute '{printable(attribute.name)}' of {owner}"
+        if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
+            _refuse_sparse(where)
+        if not attribute.ref_attr_name:
+            _check_kind(attribute, where)
+        if attribute.HasField("t"):
+            yield attribute.t, where
+        yield from ((t, where) for t in attribute.tensors)
+
+
+def _check_kind(attribute: onnx.AttributeProto, where: str) -> None:
+    """Refuses an attribute that says one type and holds another: readers go by either, so each would see its own model."""
+    kinds = onnx.AttributeProto
+    if attribute.type == kinds.UNDEFINED:
+        raise ModelError(f"{where} has no type, so its value can't be read", hint="Export the model with a newer tool.")
+    one = attribute.HasField("t"), attribute.HasField("g")
+    many = bool(attribute.tensors), bool(attribute.graphs)
+    told = attribute.type
+    if one != (told == kinds.TENSOR, told == kinds.GRAPH) or many > (told == kinds.TENSORS, told == kinds.GRAPHS):
+        raise ModelError(f"{where} does not hold what its type says", hint="Export the model again.")
+
+
+def _refuse_sparse(where: str) -> None:
+    raise ModelError(
+        f"{where} is a sparse tensor, which onnxcomp does not read",
+        hint="Store it dense, e.g. with onnx.numpy_helper.from_array, and save the model again.",
+    )
+
+
+def _checked_inline(tensor: onnx.TensorProto, where: str) -> bool:
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        return False
+    payload.check_inline(tensor, where)
+    return True
+
+
+def _foreign_operators(proto: onnx.ModelProto, containers: list[tuple[str, Container]]) -> dict[str, Counter[str]]:
+    """Operators that nobody here defines: domain → operator → how many nodes."""
+    imported = {entry.domain for holder in (proto, *proto.functions) for entry in holder.opset_import}
+    local = {(f.domain, f.name) for f in proto.functions}
+    foreign: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for _, container in containers:
+        for node in container.node:
+            if node.domain in STANDARD_DOMAINS and imported.isdisjoint(STANDARD_DOMAINS):
+                raise ModelError(
+                    f"{naming.describe(node)} is a standard operator, but the model does not say of which opset",
+                    hint='Add the right one: model.opset_import.append(onnx.helper.make_opsetid("", 17)).',
+                )
+            if node.domain not in _KNOWN_DOMAINS and (node.domain, node.op_type) not in local:
+                foreign[node.domain][node.op_type] += 1
+    return foreign
+
+
+def _findings(
+    proto: onnx.ModelProto,
+    containers: list[tuple[str, Container]],
+    foreign: dict[str, Counter[str]],
+    unsorted: bool,
+) -> Iterator[Finding]:
+    for domain, operators in sorted(foreign.items()):
+        names = printable(", ".join(sorted(operators)), 200)
+        yield Finding(
+            FindingCode.CUSTOM_DOMAIN,
+            f"{operators.total()} nodes use operators of '{printable(domain)}' ({names}), which ONNX Runtime lacks: "
+            "they are left as they are, and running the model needs their library",
+        )
+    if proto.functions:
+        yield Finding(FindingCode.FUNCTIONS, f"{len(proto.functions)} functions are defined inside the model")
+    if proto.training_info:
+        yield Finding(FindingCode.TRAINING_INFO, "The training information is dropped: only inference is kept")
+    if count := _unknown_fields(proto, containers):
+        yield Finding(
+            FindingCode.UNKNOWN_FIELDS, f"{count} fields that ONNX {onnx.__version__} does not know are dropped"
+        )
+    if unsorted:
+        yield Finding(
+            FindingCode.NODES_SORTED, "The nodes were not in topological order, which ONNX demands: they are sorted now"
+        )
+    texts = [len(node.doc_string) for _, container in containers for node in container.node if node.doc_string]
+    if texts:
+        yield Finding(
+            FindingCode.DOC_STRINGS, f"{len(texts)} nodes carry doc strings, {sum(texts):,} characters: they are kept"
+        )
+
+
+def _unknown_fields(proto: onnx.ModelProto, containers: list[tuple[str, Container]]) -> int:
+    return len(unknown_fields.UnknownFieldSet(proto)) + sum(
+        len(unknown_fields.UnknownFieldSet(message))
+        for _, container in containers
+        for message in (container, *container.node)
+    )

@@ -1,0 +1,129 @@
+"""What a pass is: a frozen config and four functions, so that the decision can be read apart from the edit, and retried.
+
+plan(model, ctx) -> Plan              reads and decides; changes nothing
+apply(model, plan, ctx) -> Model      does what the plan says, on a copy
+prove(before, after, plan, ctx)       valid, and equal where it must be equal
+relax(plan, evidence) -> Plan | None  the same plan with its worst units left as they were; None when nothing is left to give
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, Literal, Protocol, TypeVar
+
+import onnx_ir as ir
+
+from onnxcomp.calibration.readers import Reader
+from onnxcomp.ops.targets import Target
+from onnxcomp.report.structures import FusionAudit, Record, Skip
+from onnxcomp.runtime.session import SessionConfig
+
+Progress = Callable[[str, int, int | None], None]
+"""(stage, done, total when known): a front end draws it; the library prints nothing."""
+
+
+def no_progress(stage: str, done: int, total: int | None) -> None:
+    """The default: silence."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a pass may use.
+
+    Args:
+        calibration: Feeds to learn from; None without data.
+        target: Facts of the machine that the result is for.
+        session: How sessions are opened on this machine.
+        shapes: Concrete input shapes of a typical call, for costs.
+        only: Globs of node names or operator types; empty means all.
+        exclude: Globs of node names or operator types to leave alone.
+    """
+
+    calibration: Reader | None
+    target: Target
+    session: SessionConfig
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    only: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    seed: int = 0
+    progress: Progress = no_progress
+
+
+class Plan(Record):
+    """Header of every plan, and the skips with their reasons.
+
+    Args:
+        pass_name: The pass that made it.
+        version: onnxcomp's.
+        source_sha256: Of the model's canonical graph structure: a plan is replayed only on the model that it was made for.
+        target: Name of the target.
+    """
+
+    plan_schema: str = "onnxcomp-plan/1"
+    pass_name: str
+    version: str
+    source_sha256: str
+    target: str
+    skips: tuple[Skip, ...] = ()
+
+    def changes(self) -> frozenset[str]:
+        """Names of the nodes that the plan changes; empty when it does nothing."""
+        raise NotImplementedError
+
+    def left_alone(self) -> tuple[Skip, ...]:
+        """Every node that stays as it was, with the reason."""
+        return self.skips
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was checked of a step, and how it ended.
+
+    Args:
+        passed: The result is valid (and equal, for exact passes).
+        sentences: What was checked, or what failed.
+        audit: What the runtime made of the result, where that can differ from the plan.
+        unfused: Nodes that the plan changed in vain.
+    """
+
+    passed: bool
+    sentences: tuple[str, ...]
+    audit: FusionAudit | None = None
+    unfused: tuple[str, ...] = ()
+
+
+PlanT = TypeVar("PlanT", bound=Plan)
+
+
+@dataclass(frozen=True)
+class Evidence(Generic[PlanT]):
+    """Why a step has to give something back.
+
+    Args:
+        failed: Which gate.
+        error: Measured 1 − cosine (worst output), and `allowed` what the gate allows, for "fidelity".
+        nodes: Nodes that brought nothing, for "fusion".
+        error_of: Error of another plan on a few feeds, for "fidelity".
+    """
+
+    failed: Literal["fidelity", "latency", "fusion", "proof"]
+    error: float = 0.0
+    allowed: float = 0.0
+    nodes: tuple[str, ...] = ()
+    error_of: Callable[[PlanT], float] | None = None
+
+
+class Pass(Protocol[PlanT]):
+    """One family of edits."""
+
+    name: str
+    needs_calibration: bool
+
+    def plan(self, model: ir.Model, ctx: Context) -> PlanT: ...
+
+    def apply(self, model: ir.Model, plan: PlanT, ctx: Context) -> ir.Model: ...
+
+    def prove(self, before: ir.Model, after: ir.Model, plan: PlanT, ctx: Context) -> Proof: ...
+
+    def relax(self, plan: PlanT, evidence: Evidence[PlanT]) -> PlanT | None: ...

@@ -1,0 +1,74 @@
+"""The fusion audit: what ONNX Runtime really runs of a quantised model, and which nodes were written as INT8 in vain."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import onnx_ir as ir
+
+from onnxcomp.ops.attributes import qualified
+from onnxcomp.ops.kernels import HEAVY_OPERATORS, INTEGER_OPERATORS
+from onnxcomp.passes.quantize.plan import QuantPlan
+from onnxcomp.report.reasons import DESCRIPTIONS, Reason
+from onnxcomp.report.structures import FusionAudit, Skip
+from onnxcomp.runtime.audit import optimized_graph
+from onnxcomp.runtime.session import SessionConfig
+
+
+def audit(model: ir.Model, plan: QuantPlan, config: SessionConfig) -> FusionAudit:
+    """Lets ONNX Runtime optimise `model`, and counts.
+
+    A node is found again by the names of its outputs: fusions rename nodes, but what they compute keeps its name, or the name that stands
+    right behind its quantisation.
+    """
+    optimized = optimized_graph(model, config)
+    integer: Counter[str] = Counter()
+    floats: Counter[str] = Counter()
+    conversions = 0
+    float_names: set[str] = set()
+    for node in optimized.graph.all_nodes():
+        if node.op_type in INTEGER_OPERATORS:
+            integer[node.op_type] += 1
+        elif node.op_type in HEAVY_OPERATORS:
+            floats[qualified(node)] += 1
+            float_names.update(v.name or "" for v in node.outputs)
+            float_names.add(node.name or "")
+        elif node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            conversions += 1
+    return FusionAudit(
+        integer_kernels=dict(integer.most_common()),
+        float_heavy=dict(floats.most_common()),
+        conversions=conversions,
+        stayed_float=tuple(_stayed_float(model, plan, float_names)),
+    )
+
+
+def unfused(found: FusionAudit) -> tuple[str, ...]:
+    """Names of the nodes that the plan put into INT8 but that run in float."""
+    return tuple(skip.node for skip in found.stayed_float if skip.code is Reason.NOT_FUSED)
+
+
+def _stayed_float(model: ir.Model, plan: QuantPlan, float_names: set[str]) -> list[Skip]:
+    result = []
+    for node in model.graph:
+        if node.op_type not in HEAVY_OPERATORS:
+            continue
+        decision = plan.nodes.get(node.name or "")
+        outputs = {v.name for v in node.outputs} | {u.node.outputs[0].name for v in node.outputs for u in v.uses()}
+        if decision is not None and decision.precision == "int8":
+            if node.name in float_names or outputs & float_names:
+                result.append(
+                    Skip(
+                        node=node.name or "",
+                        op_type=node.op_type,
+                        code=Reason.NOT_FUSED,
+                        sentence=DESCRIPTIONS[Reason.NOT_FUSED],
+                    )
+                )
+        elif decision is not None and decision.code is not None:
+            result.append(
+                Skip(node=node.name or "", op_type=node.op_type, code=decision.code, sentence=decision.sentence)
+            )
+    known = {s.node for s in result}
+    result.extend(s for s in plan.skips if s.op_type in HEAVY_OPERATORS and s.node not in known)
+    return result

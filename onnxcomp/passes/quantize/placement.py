@@ -1,0 +1,108 @@
+"""Placement: which sites run in INT8, so that the integer region is contiguous and nothing is converted in vain."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+
+import onnx_ir as ir
+
+from onnxcomp.ops.attributes import is_constant
+from onnxcomp.ops.kernels import Role
+from onnxcomp.passes.quantize.sites import Site
+
+
+def settle(sites: Sequence[Site], excluded: frozenset[str] = frozenset()) -> list[Site]:
+    """The largest set of sites without `excluded` in which no site is converted in vain.
+
+    WEIGHTED sites stay: they are why one quantises. COMPUTED and CARRIED sites stay only between INT8 neighbours: every activation that
+    they read is INT8 anyway, and at least one INT8 site reads what they write. Removing one can strand its neighbours, so they are asked
+    again, each at most once for each neighbour that left: linear in the size of the graph.
+    """
+    kept: dict[int, Site] = {id(s.node): s for s in sites if s.name not in excluded}
+    readers: dict[int, set[int]] = defaultdict(set)
+    writer: dict[int, int] = {}
+    wanted: dict[int, int] = defaultdict(int)
+    for key, site in kept.items():
+        for value in site.outputs:
+            writer[id(value)] = key
+        for value in site.inputs:
+            readers[id(value)].add(key)
+            wanted[id(value)] += site.kernel.role is Role.WEIGHTED
+    queue = deque(kept)
+    while queue:
+        key = queue.popleft()
+        site = kept.get(key)
+        if site is None or site.kernel.role is Role.WEIGHTED:
+            continue
+        fed = all(is_constant(v) or writer.get(id(v)) in kept or wanted[id(v)] > 0 for v in site.inputs)
+        read = any(r in kept for v in site.outputs for r in readers[id(v)])
+        if fed and read:
+            continue
+        del kept[key]
+        queue.extend(r for v in site.outputs for r in readers[id(v)])
+        queue.extend(writer[id(v)] for v in site.inputs if id(v) in writer)
+    return list(kept.values())
+
+
+def quantized_values(sites: Iterable[Site]) -> tuple[dict[str, ir.Value], set[str]]:
+    """Activations that are written as uint8, by name, and those among them that *every* reader takes from there.
+
+    A value is quantised when an INT8 site reads it, or when an INT8 site writes it whose kernel exists only with an integer output. The
+    second set holds the values whose producer is such a site: the float original must not be read any more, or the kernel is not fused.
+    A Gemm or MatMul can give a float output, which its float readers then take.
+    """
+    sites = list(sites)
+    values: dict[str, ir.Value] = {}
+    replaced: set[str] = set()
+    readers = {(id(s.node), id(v)) for s in sites for v in s.inputs}
+    for site in sites:
+        for value in site.inputs:
+            if not is_constant(value):
+                values[value.name or ""] = value
+    for site in sites:
+        for value in site.outputs:
+            name = value.name or ""
+            if site.kernel.output_quantized or (
+                name in values
+                and not value.is_graph_output()
+                and all((id(u.node), id(value)) in readers for u in value.uses())
+            ):
+                values[name] = value
+                replaced.add(name)
+    return values, replaced
+
+
+def ties(sites: Iterable[Site]) -> dict[str, str]:
+    """Output of a CARRIED site → the tensor at the head of its chain, whose scale it must share."""
+    head: dict[str, str] = {}
+    for site in sites:
+        if site.kernel.role is Role.CARRIED:
+            source = site.inputs[0].name or ""
+            for value in site.outputs:
+                head[value.name or ""] = head.get(source, source)
+    return head
+
+
+def islands(sites: Sequence[Site]) -> list[list[Site]]:
+    """Connected INT8 regions: sites that hand integers to each other."""
+    parent: dict[int, int] = {id(s.node): id(s.node) for s in sites}
+
+    def find(key: int) -> int:
+        while parent[key] != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
+        return key
+
+    touching: dict[int, int] = {}
+    for site in sites:
+        for value in (*site.inputs, *site.outputs):
+            key = id(site.node)
+            if id(value) in touching:
+                parent[find(key)] = find(touching[id(value)])
+            else:
+                touching[id(value)] = key
+    groups: dict[int, list[Site]] = defaultdict(list)
+    for site in sites:
+        groups[find(id(site.node))].append(site)
+    return list(groups.values())

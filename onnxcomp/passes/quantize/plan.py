@@ -1,0 +1,80 @@
+"""The quantisation plan: pure data. Mixed precision, relaxing and edits by hand all change a plan, never a model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from onnxcomp.passes.base import Plan
+from onnxcomp.report.reasons import Reason
+from onnxcomp.report.structures import Record, Skip
+
+Precision = Literal["int8", "float"]
+
+
+class QParams(Record):
+    """How a tensor maps to integers: q = clip(round(x / scale) + zero_point).
+
+    Args:
+        dtype: "uint8" (activations), "int8" (weights).
+        scale: One value, or one for each channel of `axis`.
+        zero_point: As many as scales share one value: 0 for weights.
+        axis: The channel axis, None for per-tensor.
+        qmax: Largest magnitude of the integers of a weight (127, or 64 where larger sums would saturate).
+    """
+
+    dtype: Literal["uint8", "int8"]
+    scale: tuple[float, ...]
+    zero_point: int
+    axis: int | None = None
+    qmax: int = 127
+
+
+class NodeDecision(Record):
+    """The precision of one node. `code` and `sentence` say why a node is float; `macs`: its multiply-accumulates, when known."""
+
+    precision: Precision
+    op_type: str
+    code: Reason | None = None
+    sentence: str = ""
+    macs: int | None = None
+
+
+class QuantPlan(Plan):
+    """Tensor → parameters, node → precision. Replaying it needs no calibration data.
+
+    Args:
+        nodes: Every node that has an integer kernel or is heavy, by name.
+        tensors: Every activation and weight that an INT8 node may read or write, by name. A weight that is read along two different axes
+            has one entry for each, named `weight@axis`.
+        ties: Tensor → the tensor whose parameters it shares, because the operator between them only moves values.
+        sensitivity: Node → error of the model's outputs (1 − cosine) with only this node in INT8; filled when relaxing needed it.
+    """
+
+    nodes: dict[str, NodeDecision]
+    tensors: dict[str, QParams]
+    ties: dict[str, str] = {}
+    sensitivity: dict[str, float] = {}
+
+    def changes(self) -> frozenset[str]:
+        return self.quantized()
+
+    def left_alone(self) -> tuple[Skip, ...]:
+        decided = (
+            Skip(node=name, op_type=d.op_type, code=d.code, sentence=d.sentence)
+            for name, d in self.nodes.items()
+            if d.precision == "float" and d.code is not None
+        )
+        return (*self.skips, *decided)
+
+    def quantized(self) -> frozenset[str]:
+        """Names of the nodes that run in INT8."""
+        return frozenset(name for name, decision in self.nodes.items() if decision.precision == "int8")
+
+    def with_float(self, names: frozenset[str], code: Reason, sentence: str) -> QuantPlan:
+        """The same plan with these nodes left in float."""
+        changed = {
+            name: NodeDecision(precision="float", op_type=d.op_type, code=code, sentence=sentence, macs=d.macs)
+            for name, d in self.nodes.items()
+            if name in names and d.precision == "int8"
+        }
+        return self.model_copy(update={"nodes": {**self.nodes, **changed}})

@@ -1,0 +1,266 @@
+"""The pass: static INT8 from calibration feeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+from pydantic import Field
+
+from onnxcomp import __version__
+from onnxcomp.calibration.stream import Observed, observe
+from onnxcomp.errors import UsageError
+from onnxcomp.model.cost import cost
+from onnxcomp.model.fingerprint import structure_sha256
+from onnxcomp.ops.attributes import constant
+from onnxcomp.ops.kernels import QUANTIZATION_OPERATORS, Role
+from onnxcomp.passes.base import Context, Evidence, Proof
+from onnxcomp.passes.quantize import affine
+from onnxcomp.passes.quantize.audit import audit, unfused
+from onnxcomp.passes.quantize.placement import quantized_values, settle, ties
+from onnxcomp.passes.quantize.plan import NodeDecision, QParams, QuantPlan
+from onnxcomp.passes.quantize.ranges import FIXED_RANGES, METHODS, Method
+from onnxcomp.passes.quantize.sites import Site, find_sites
+from onnxcomp.passes.quantize.write import write_qdq
+from onnxcomp.report.reasons import DESCRIPTIONS, Reason
+from onnxcomp.report.structures import Record, Skip
+
+MAX_GROUPS = 32
+"""Sensitivity is measured for at most so many groups of neighbouring nodes: one session each."""
+
+SAFETY = 0.6
+"""Share of the allowed error that a relaxed plan aims at: errors of nodes do not add up exactly."""
+
+
+class QuantizeConfig(Record):
+    """Options of the pass.
+
+    Args:
+        ranges: How activation ranges are chosen; see `onnxcomp.passes.quantize.ranges`.
+        exact_histograms: Use every value of every tensor instead of a regular sample.
+    """
+
+    kind: Literal["quantize"] = Field(default="quantize", alias="pass")
+    ranges: Method = "mse"
+    exact_histograms: bool = False
+
+    model_config = Record.model_config | {"populate_by_name": True}
+
+
+class Quantize:
+    """Static INT8: uint8 activations, int8 weights per output channel, as QDQ that ONNX Runtime fuses into integer kernels."""
+
+    name = "quantize"
+    needs_calibration = True
+
+    def __init__(self, config: QuantizeConfig | None = None) -> None:
+        self.config = config or QuantizeConfig()
+
+    def plan(self, model: ir.Model, ctx: Context) -> QuantPlan:
+        """Chooses sites, watches their tensors over the calibration feeds, and fixes every scale.
+
+        Raises:
+            UsageError: No calibration feeds.
+            DataError: The calibration set is empty or can't be read.
+        """
+        header = {
+            "pass_name": self.name,
+            "version": __version__,
+            "source_sha256": structure_sha256(model),
+            "target": ctx.target.name,
+        }
+        present = sorted({n.op_type for n in model.graph.all_nodes() if n.op_type in QUANTIZATION_OPERATORS})
+        if present:
+            skip = Skip(
+                node="",
+                op_type=present[0],
+                code=Reason.ALREADY_QUANTIZED,
+                sentence=f"the model holds {', '.join(present[:4])} already",
+            )
+            return QuantPlan(**header, nodes={}, tensors={}, skips=(skip,))
+        sites, skips = find_sites(model, ctx.only, ctx.exclude)
+        settled = settle(sites)
+        if not any(s.kernel.role is Role.WEIGHTED for s in settled):
+            return QuantPlan(**header, nodes={}, tensors={}, skips=tuple(skips))
+        if ctx.calibration is None:
+            raise UsageError(
+                "static INT8 needs calibration data",
+                hint="give some with --calibration data.npz (or images:DIR, a folder of .npz, random:64)",
+            )
+        values, _ = quantized_values(settled)
+        tied = ties(settled)
+        watched = [name for name in values if name not in tied]
+        seen = observe(
+            model, watched, ctx.calibration, ctx.session, exact=self.config.exact_histograms,
+            progress=lambda done, total: ctx.progress("calibrating", done, total),
+        )  # fmt: skip
+        settled, more = _observed_only(settled, seen, tied)
+        skips += more
+        activations = self._activations(settled, seen, tied)
+        tensors = activations | _weights(settled, ctx.target.weight_qmax, tied, activations)
+        macs = cost(model, ctx.shapes).by_node
+        kept = {s.name for s in settled}
+        nodes = {
+            s.name: _decision(s, s.name in kept, macs.get(s.name))
+            for s in sites
+            if s.name not in {k.node for k in skips}
+        }
+        return QuantPlan(**header, nodes=nodes, tensors=tensors, ties=tied, skips=tuple(skips))
+
+    def apply(self, model: ir.Model, plan: QuantPlan, ctx: Context) -> ir.Model:
+        """Writes the plan; needs no data."""
+        return write_qdq(model, plan)
+
+    def prove(self, before: ir.Model, after: ir.Model, plan: QuantPlan, ctx: Context) -> Proof:
+        """Asks ONNX Runtime what it made of the result: which nodes run as integer kernels, which do not."""
+        found = audit(after, plan, ctx.session)
+        left = unfused(found)
+        sentence = f"{sum(found.integer_kernels.values())} integer kernels in the optimised graph, {sum(found.float_heavy.values())} heavy float operators"
+        return Proof(passed=bool(found.integer_kernels), sentences=(sentence,), audit=found, unfused=left)
+
+    def relax(self, plan: QuantPlan, evidence: Evidence[QuantPlan]) -> QuantPlan | None:
+        """The plan with its worst nodes in float again, or None when no weighted node would be left in INT8."""
+        if evidence.failed == "fusion":
+            return _without(plan, frozenset(evidence.nodes), Reason.NOT_FUSED)
+        if evidence.failed == "latency":
+            return _without(plan, _cheap(plan), Reason.BORDER_COST)
+        if evidence.failed == "fidelity" and evidence.error_of is not None:
+            measured = (
+                plan if plan.sensitivity else plan.model_copy(update={"sensitivity": _sensitivity(plan, evidence)})
+            )
+            return _without(measured, _sensitive(measured, evidence), Reason.RELAXED)
+        return None
+
+    def _activations(
+        self, sites: Sequence[Site], seen: dict[str, Observed], tied: dict[str, str]
+    ) -> dict[str, QParams]:
+        method = METHODS[self.config.ranges]
+        clips = {v.name: s.clip for s in sites for v in s.outputs if s.clip is not None}
+        fixed = {
+            v.name: FIXED_RANGES[s.node.op_type] for s in sites for v in s.outputs if s.node.op_type in FIXED_RANGES
+        }
+        result = {}
+        for name in quantized_values(sites)[0]:
+            if name in tied:
+                continue
+            low, high = fixed.get(name) or method(seen[name])
+            params = affine.from_range(low, high, clips.get(name))
+            result[name] = QParams(dtype="uint8", scale=(params.scale,), zero_point=params.zero_point)
+        return result
+
+
+def _weights(
+    sites: Sequence[Site], qmax: int, tied: dict[str, str], activations: dict[str, QParams]
+) -> dict[str, QParams]:
+    """Symmetric int8 parameters of each weight; the largest that any of its biases needs."""
+    scales: dict[str, np.ndarray] = {}
+    axes: dict[str, int] = {}
+    for site in sites:
+        if site.weight is None:
+            continue
+        key = site.weight_key
+        if key not in scales:
+            array = constant(site.weight)
+            assert array is not None
+            scales[key], axes[key] = affine.weight_scales(array, site.weight_axis, qmax), site.weight_axis
+        bias = constant(site.bias)
+        if bias is not None:
+            source = site.inputs[0].name or ""
+            scales[key] = affine.widened_for_bias(
+                scales[key], activations[tied.get(source, source)].scale[0], bias.reshape(-1)
+            )
+    return {
+        key: QParams(dtype="int8", scale=tuple(float(s) for s in values), zero_point=0, axis=axes[key], qmax=qmax)
+        for key, values in scales.items()
+    }
+
+
+def _observed_only(sites: list[Site], seen: dict[str, Observed], tied: dict[str, str]) -> tuple[list[Site], list[Skip]]:
+    """Drops the sites with a tensor that calibration never reached or found not finite, or whose weight is not finite."""
+    skips: list[Skip] = []
+
+    def trouble(site: Site) -> Reason | None:
+        for value in (*site.inputs, *site.outputs):
+            name = value.name or ""
+            observed = seen.get(tied.get(name, name))
+            if observed is not None and not observed.extremes.finite:
+                return Reason.NOT_FINITE
+            if observed is not None and observed.extremes.minimum > observed.extremes.maximum:
+                return Reason.NOT_OBSERVED
+        for constant_value in (site.weight, site.bias):
+            array = constant(constant_value)
+            if array is not None and not np.isfinite(array).all():
+                return Reason.NOT_FINITE
+        return None
+
+    bad = {}
+    for site in sites:
+        reason = trouble(site)
+        if reason is not None:
+            bad[site.name] = reason
+            skips.append(Skip(node=site.name, op_type=site.node.op_type, code=reason, sentence=DESCRIPTIONS[reason]))
+    return (settle(sites, frozenset(bad)) if bad else sites), skips
+
+
+def _decision(site: Site, kept: bool, macs: int | None) -> NodeDecision:
+    if kept:
+        return NodeDecision(precision="int8", op_type=site.node.op_type, macs=macs)
+    return NodeDecision(
+        precision="float",
+        op_type=site.node.op_type,
+        code=Reason.BORDER_COST,
+        sentence=DESCRIPTIONS[Reason.BORDER_COST],
+        macs=macs,
+    )
+
+
+def _weighted(plan: QuantPlan) -> list[str]:
+    """INT8 nodes that hold weights, in the plan's (topological) order."""
+    return [n for n, d in plan.nodes.items() if d.precision == "int8" and d.op_type in ("Conv", "Gemm", "MatMul")]
+
+
+def _without(plan: QuantPlan, names: frozenset[str], reason: Reason) -> QuantPlan | None:
+    """`plan` with `names` in float; None if that changes nothing, or leaves no weighted node."""
+    names &= plan.quantized()
+    if not names:
+        return None
+    result = plan.with_float(names, reason, DESCRIPTIONS[reason])
+    return result if _weighted(result) else None
+
+
+def _cheap(plan: QuantPlan) -> frozenset[str]:
+    """The quarter of the weighted nodes with the fewest MACs: they pay conversions and gain little."""
+    order = sorted(_weighted(plan), key=lambda n: plan.nodes[n].macs or 0)
+    return frozenset(order[: max(1, len(order) // 4)]) if len(order) > 1 else frozenset()
+
+
+def _sensitivity(plan: QuantPlan, evidence: Evidence[QuantPlan]) -> dict[str, float]:
+    """One-in: the error of the outputs with only one group of neighbouring weighted nodes in INT8."""
+    assert evidence.error_of is not None
+    order = _weighted(plan)
+    size = -(-len(order) // MAX_GROUPS)
+    result: dict[str, float] = {}
+    for start in range(0, len(order), size):
+        group = order[start : start + size]
+        others = plan.quantized() - frozenset(group)
+        error = evidence.error_of(plan.with_float(others, Reason.RELAXED, ""))
+        result |= dict.fromkeys(group, error / len(group))
+    return result
+
+
+def _sensitive(plan: QuantPlan, evidence: Evidence[QuantPlan]) -> frozenset[str]:
+    """The fewest nodes whose errors, taken as additive, bring the total under the allowed error."""
+    order = sorted(_weighted(plan), key=lambda n: -plan.sensitivity.get(n, 0.0))
+    total = sum(plan.sensitivity.get(n, 0.0) for n in order)
+    if total <= 0 or evidence.error <= 0:
+        return frozenset(order[: max(1, len(order) // 4)])
+    remaining, chosen = total, []
+    goal = total * min(0.9, SAFETY * evidence.allowed / evidence.error)
+    for name in order:
+        if remaining <= goal and chosen:
+            break
+        chosen.append(name)
+        remaining -= plan.sensitivity.get(name, 0.0)
+    return frozenset(chosen)

@@ -1,0 +1,173 @@
+"""Writes a plan into a graph as QuantizeLinear/DequantizeLinear pairs: the only place where quantisation edits a model."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcomp.model.normalize import clone
+from onnxcomp.ops.attributes import constant, is_constant
+from onnxcomp.passes.quantize.affine import quantize_bias, quantize_weight, scalar_constant
+from onnxcomp.passes.quantize.placement import quantized_values
+from onnxcomp.passes.quantize.plan import QParams, QuantPlan
+from onnxcomp.passes.quantize.sites import Site, find_sites
+
+ZERO_POINT_TYPES = {"uint8": np.uint8, "int8": np.int8}
+
+
+def write_qdq(model: ir.Model, plan: QuantPlan) -> ir.Model:
+    """A copy of `model` (canonical form) with the plan's INT8 nodes between DequantizeLinear and QuantizeLinear.
+
+    Activations: uint8, per tensor. Weights: int8, symmetric, per output channel. Bias: int32 at scale s_x·s_w. Scales and zero points are
+    0-d (a shape [1] makes ONNX Runtime's saved graphs fail at QLinearAdd), and a zero point is always there (MaxPool needs it to fuse).
+    """
+    result = clone(model)
+    sites, _ = find_sites(result, (), ())
+    chosen = [s for s in sites if s.name in plan.quantized()]
+    writer = _Writer(result, plan)
+    values, replaced = quantized_values(chosen)
+    # Inputs first: the integer reads below must find the float readers that stay float untouched.
+    dequantized = {name: writer.activation(value, name in replaced) for name, value in values.items()}
+    for site in chosen:
+        writer.rewire(site, dequantized)
+    writer.finish()
+    return result
+
+
+class _Writer:
+    def __init__(self, model: ir.Model, plan: QuantPlan) -> None:
+        self._model, self._graph, self._plan = model, model.graph, plan
+        self._taken = set(ir.convenience.create_value_mapping(model.graph)) | set(model.graph.initializers)
+        # A value that is a graph output gives its name to the dequantised one; the plan knows it by the old name.
+        self._names = {id(v): name for name, v in ir.convenience.create_value_mapping(model.graph).items()}
+        self._weights: dict[str, ir.Value] = {}
+        self._parameters: dict[tuple[str, bytes], ir.Value] = {}
+
+    def activation(self, value: ir.Value, replaced: bool) -> ir.Value:
+        """Inserts Q → DQ behind `value` and returns the dequantised value; with `replaced`, everybody reads that one."""
+        params = self._params(self._names[id(value)])
+        producer = value.producer()
+        scale, zero_point = self._scale(params), self._zero_point(params)
+        quantize = ir.node("QuantizeLinear", [value, scale, zero_point], name=self._unique(f"{value.name}.quantize"))
+        dequantize = ir.node(
+            "DequantizeLinear", [quantize.outputs[0], scale, zero_point], name=self._unique(f"{value.name}.dequantize")
+        )
+        integers, result = quantize.outputs[0], dequantize.outputs[0]
+        integers.name = self._unique(f"{value.name}.quantized")
+        integers.dtype, integers.shape = ir.DataType.UINT8, value.shape
+        result.dtype, result.shape = ir.DataType.FLOAT, value.shape
+        if replaced:
+            is_output = value.is_graph_output()
+            ir.convenience.replace_all_uses_with(value, result, replace_graph_outputs=True)
+            quantize.replace_input_with(0, value)
+            if is_output:  # the name belongs to the graph's output
+                result.name, value.name = value.name, self._unique(f"{value.name}.float")
+        if result.name is None:
+            result.name = self._unique(f"{value.name}.dequantized")
+        if producer is None:
+            self._graph.insert_before(self._graph[0], [quantize, dequantize])
+        else:
+            self._graph.insert_after(producer, [quantize, dequantize])
+        return result
+
+    def rewire(self, site: Site, dequantized: dict[str, ir.Value]) -> None:
+        """Makes `site` read integers: its activations, its weight, its bias."""
+        for index, value in enumerate(site.node.inputs):
+            if value is None:
+                continue
+            if value is site.weight:
+                site.node.replace_input_with(index, self._weight(site))
+            elif any(value is v for v in site.inputs) and not is_constant(value) and value.name in dequantized:
+                site.node.replace_input_with(index, dequantized[value.name])
+            elif any(value is v for v in site.inputs) and is_constant(value):
+                site.node.replace_input_with(index, self._scalar(site, value))
+        if site.bias is not None:
+            self._bias(site)
+
+    def finish(self) -> None:
+        """Weights whose every reader went to integers are dead now; so are the old biases."""
+        for name, value in list(self._graph.initializers.items()):
+            if not value.uses() and not value.is_graph_output():
+                del self._graph.initializers[name]
+        self._graph.sort()
+
+    def _weight(self, site: Site) -> ir.Value:
+        if site.weight_key not in self._weights:
+            array = constant(site.weight)
+            assert array is not None
+            params = self._params(site.weight_key)
+            scales = np.asarray(params.scale, np.float32)
+            integers = quantize_weight(array, scales, site.weight_axis, params.qmax)
+            name = site.weight.name if site.weight is not None else site.name
+            self._weights[site.weight_key] = self._dequantized(f"{name}", integers, scales, site.weight_axis, site.node)
+        return self._weights[site.weight_key]
+
+    def _bias(self, site: Site) -> None:
+        array = constant(site.bias)
+        assert array is not None
+        assert site.bias is not None
+        input_scale = self._params(self._names[id(site.inputs[0])]).scale[0]
+        scales = np.asarray(self._params(site.weight_key).scale, np.float32)
+        integers, product = quantize_bias(array.reshape(-1), input_scale, scales)
+        node = next((n for n in site.absorbed if n.op_type == "Add"), site.node)
+        result = self._dequantized(f"{site.bias.name}.{site.name}", integers, product, 0, node)
+        for index, value in enumerate(node.inputs):
+            if value is site.bias:
+                node.replace_input_with(index, result)
+
+    def _scalar(self, site: Site, value: ir.Value) -> ir.Value:
+        array = constant(value)
+        assert array is not None
+        affine, integer = scalar_constant(float(array.reshape(())))
+        params = QParams(dtype="uint8", scale=(affine.scale,), zero_point=affine.zero_point)
+        stored = self._initializer(f"{value.name}.{site.name}.quantized", np.full(array.shape, integer, np.uint8))
+        node = ir.node(
+            "DequantizeLinear",
+            [stored, self._scale(params), self._zero_point(params)],
+            name=self._unique(f"{stored.name}.dequantize"),
+        )
+        node.outputs[0].name = self._unique(f"{stored.name}.dequantized")
+        self._graph.insert_before(site.node, [node])
+        return node.outputs[0]
+
+    def _dequantized(self, name: str, integers: np.ndarray, scales: np.ndarray, axis: int, before: ir.Node) -> ir.Value:
+        stored = self._initializer(f"{name}.quantized", integers)
+        scale = self._initializer(f"{name}.scale", scales.astype(np.float32))
+        zero_point = self._initializer(f"{name}.zero_point", np.zeros(scales.shape, integers.dtype))
+        node = ir.node(
+            "DequantizeLinear", [stored, scale, zero_point], {"axis": axis}, name=self._unique(f"{name}.dequantize")
+        )
+        result = node.outputs[0]
+        result.name = self._unique(f"{name}.dequantized")
+        result.dtype, result.shape = ir.DataType.FLOAT, ir.Shape(integers.shape)
+        self._graph.insert_before(before, [node])
+        return result
+
+    def _params(self, name: str) -> QParams:
+        return self._plan.tensors[self._plan.ties.get(name, name)]
+
+    def _scale(self, params: QParams) -> ir.Value:
+        return self._parameter("scale", np.asarray(params.scale[0], np.float32))
+
+    def _zero_point(self, params: QParams) -> ir.Value:
+        return self._parameter("zero_point", np.asarray(params.zero_point, ZERO_POINT_TYPES[params.dtype]))
+
+    def _parameter(self, kind: str, array: np.ndarray) -> ir.Value:
+        """Equal scalars are stored once."""
+        key = (f"{kind}:{array.dtype}", array.tobytes())
+        if key not in self._parameters:
+            self._parameters[key] = self._initializer(f"quantization.{kind}.{len(self._parameters)}", array)
+        return self._parameters[key]
+
+    def _initializer(self, name: str, array: np.ndarray) -> ir.Value:
+        unique = self._unique(name)
+        value = ir.val(unique, const_value=ir.tensor(array, name=unique))
+        self._graph.register_initializer(value)
+        return value
+
+    def _unique(self, name: str) -> str:
+        unique, count = name, 1
+        while unique in self._taken:
+            unique, count = f"{name}.{count}", count + 1
+        self._taken.add(unique)
+        return unique

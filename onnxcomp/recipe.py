@@ -1,0 +1,90 @@
+"""A recipe as data: ordered pass configs and gates, in TOML. Nothing in a recipe names code."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, get_args
+
+from pydantic import BaseModel, Field, ValidationError
+
+from onnxcomp.errors import RecipeError
+from onnxcomp.passes.quantize.quantize import QuantizeConfig
+from onnxcomp.passes.simplify.simplify import SimplifyConfig
+from onnxcomp.report.structures import Record
+
+Step = Annotated[SimplifyConfig | QuantizeConfig, Field(discriminator="kind")]
+SCHEMA = "onnxcomp-recipe/1"
+
+
+class GateConfig(Record):
+    """Gates of every step; what the command line sets takes precedence."""
+
+    min_cosine: float | None = Field(default=None, ge=0, le=1)
+    max_drop: float | None = None
+
+
+class Recipe(Record):
+    """Ordered steps behind gates."""
+
+    schema_: str = Field(default=SCHEMA, alias="schema")
+    step: tuple[Step, ...]
+    gates: GateConfig = GateConfig()
+
+    model_config = Record.model_config | {"populate_by_name": True}
+
+    def canonical(self) -> str:
+        """The same text for the same recipe, for its digest."""
+        return self.model_dump_json(by_alias=True)
+
+
+def load_recipe(path: str | os.PathLike[str] | None) -> Recipe:
+    """Reads a recipe; None gives the shipped default.
+
+    Raises:
+        RecipeError: Not found, not TOML, or not a recipe; names the path inside it and the nearest key.
+    """
+    if path is None:
+        return parse_recipe((files("onnxcomp") / "recipes" / "default.toml").read_text(), "default")
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {os.fspath(path)}: {error}") from error
+    return parse_recipe(text, os.fspath(path))
+
+
+def parse_recipe(text: str, name: str) -> Recipe:
+    """The recipe in a TOML text.
+
+    >>> parse_recipe('[[step]]\\npass = "quantize"\\nranges = "minmax"', "example").step[0].ranges
+    'minmax'
+    """
+    try:
+        return Recipe.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"recipe {name} is not TOML: {error}") from error
+    except ValidationError as error:
+        details = error.errors()
+        lines = [f"{_where(d['loc'])}: {d['msg'].lower()}" for d in details]
+        hints = [near for d in details if d["type"] == "extra_forbidden" and (near := _nearest(d["loc"]))]
+        raise RecipeError(f"recipe {name}: " + "; ".join(lines), hint=hints[0] if hints else None) from error
+
+
+def _where(location: tuple[int | str, ...]) -> str:
+    """`step[0].ranges` from pydantic's ("step", 0, "quantize", "ranges")."""
+    parts = [p for i, p in enumerate(location) if not (i == 2 and location[0] == "step")]
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".") or "the recipe"
+
+
+def _nearest(location: tuple[int | str, ...]) -> str | None:
+    configs: dict[str, type[BaseModel]] = {c.model_fields["kind"].default: c for c in get_args(get_args(Step)[0])}
+    model: type[BaseModel] = Recipe
+    if location[0] == "step" and len(location) > 3:
+        model = configs.get(str(location[2]), Recipe)
+    elif location[0] == "gates" and len(location) > 1:
+        model = GateConfig
+    near = get_close_matches(str(location[-1]), [f.alias or n for n, f in model.model_fields.items()], 1)
+    return f"did you mean {near[0]!r}?" if near else None

@@ -1,0 +1,1 @@
+"""What was done, what was not and why, and what was measured: structures and their views."""

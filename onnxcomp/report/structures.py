@@ -1,0 +1,191 @@
+"""The report as data. Everything that the terminal and the JSON show is one of these."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from onnxcomp.report.reasons import Reason
+
+REPORT_SCHEMA = "onnxcomp-report/1"
+
+
+class Record(BaseModel):
+    """Base of all structures: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class Skip(Record):
+    """A node that a pass left alone, with the reason as a code and as a sentence."""
+
+    node: str
+    op_type: str
+    code: Reason
+    sentence: str
+
+
+class Note(Record):
+    """A fact that must not stay silent; `warning` is shown in the terminal in every mode but `-q`."""
+
+    level: Literal["info", "warning"]
+    sentence: str
+
+
+class ModelFacts(Record):
+    """A model in numbers. `bytes`: on disk, graph and data; `macs`: multiply-accumulates of one call, None when shapes are unknown."""
+
+    name: str
+    sha256: str
+    bytes: int
+    opset: int
+    ir_version: int
+    nodes: int
+    parameters: int
+    weight_bytes: int
+    macs: int | None
+    macs_unknown: int = Field(description="Nodes whose MACs could not be counted because a shape is unknown")
+    operators: dict[str, int]
+
+
+class DataFacts(Record):
+    kind: Literal["real", "random"]
+    name: str
+    samples: int
+    labels: bool
+    sha256: str
+
+
+class OutputFidelity(Record):
+    """Closeness of one output to the original, over the evaluation feeds.
+
+    `cosine`: mean over feeds; `sqnr_db`: 10·log10(Σ y² / Σ (y − ŷ)²) over all feeds; `max_abs`: largest |y − ŷ|;
+    `kl`: mean KL divergence of the softmaxed rows (only where the output looks like logits or probabilities);
+    `top1_agreement`: share of the rows with the same arg-max (idem).
+    """
+
+    output: str
+    cosine: float
+    sqnr_db: float
+    max_abs: float
+    kl: float | None = None
+    top1_agreement: float | None = None
+
+
+class MetricResult(Record):
+    """A metric on labelled evaluation data, before and after."""
+
+    name: str
+    before: float
+    after: float
+    drop: float = Field(description="How much worse, in the metric's own unit; negative when better")
+    samples: int
+
+
+class GateResult(Record):
+    name: str
+    wanted: str
+    value: float
+    passed: bool
+
+
+class Latency(Record):
+    """Milliseconds of one call."""
+
+    minimum: float
+    p10: float
+    median: float
+    p90: float
+    p99: float
+    cov: float
+    rounds: int
+    samples_ms: tuple[float, ...] = ()
+
+
+class Benchmark(Record):
+    """Interleaved measurement. `speedup`: p10(before) / p10(after), with a 95 % bootstrap interval."""
+
+    provider_requested: str
+    providers_effective: tuple[str, ...]
+    threads: int
+    shapes: dict[str, tuple[int, ...]]
+    latency: dict[str, Latency]
+    speedup: dict[str, float] = Field(description="Of each model over the first")
+    interval: dict[str, tuple[float, float]]
+    verdict: Literal["VALID", "UNSTABLE"]
+    reason: str = ""
+
+
+class FusionAudit(Record):
+    """What ONNX Runtime really runs: operators of the optimised graph, and the heavy nodes that stayed float."""
+
+    integer_kernels: dict[str, int]
+    float_heavy: dict[str, int]
+    conversions: int = Field(description="QuantizeLinear and DequantizeLinear nodes left in the optimised graph")
+    stayed_float: tuple[Skip, ...] = ()
+
+
+class StepStatus(StrEnum):
+    KEPT = "kept"
+    UNDONE = "undone"
+    NOTHING_TO_DO = "nothing to do"
+
+
+class Attempt(Record):
+    """One try of a step: what it was, its gates, what it measured."""
+
+    description: str
+    gates: tuple[GateResult, ...] = ()
+    fidelity: tuple[OutputFidelity, ...] = ()
+    speedup: float | None = None
+    bytes: int | None = None
+    kept: bool
+    why: str = ""
+
+
+class StepReport(Record):
+    name: str
+    status: StepStatus
+    why: str
+    changed: int = 0
+    summary: tuple[str, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    skips: tuple[Skip, ...] = ()
+    audit: FusionAudit | None = None
+    elapsed_s: float = 0.0
+
+
+class Verdict(StrEnum):
+    PASSED = "PASSED"
+    NOTHING_GAINED = "NOTHING GAINED"
+    DONE = "DONE"
+    FAILED = "FAILED"
+
+
+class Report(Record):
+    schema_: str = Field(default=REPORT_SCHEMA, alias="schema")
+    command: str
+    version: str
+    verdict: Verdict
+    sentence: str
+    exit_code: int
+    target: str
+    host: str
+    seed: int
+    versions: dict[str, str]
+    source: ModelFacts
+    result: ModelFacts
+    result_path: str | None = None
+    calibration: DataFacts | None = None
+    evaluation: DataFacts | None = None
+    steps: tuple[StepReport, ...] = ()
+    fidelity: tuple[OutputFidelity, ...] = ()
+    metric: MetricResult | None = None
+    gates: tuple[GateResult, ...] = ()
+    benchmark: Benchmark | None = None
+    notes: tuple[Note, ...] = ()
+    duration_s: float = 0.0
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, ser_json_inf_nan="strings")

@@ -1,0 +1,1 @@
+"""ONNX Runtime, which only this room imports: host, providers, sessions, limited child process, latencies, audit."""
