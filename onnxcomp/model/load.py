@@ -17,7 +17,8 @@ import onnx_ir as ir
 from onnxcomp.errors import ModelError, UsageError
 from onnxcomp.model import convert, graph_file, payload
 from onnxcomp.model.containment import DataFolder, check_range
-from onnxcomp.model.preflight import Facts, Finding, FindingCode, LoadLimits, preflight
+from onnxcomp.model.findings import Finding, FindingCode
+from onnxcomp.model.preflight import Facts, LoadLimits, preflight
 from onnxcomp.model.weights import content_sha256, tensors_of, with_tensors, write_tensor
 from onnxcomp.report.text import printable
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from typing import TypeAlias
 
 import onnx
 
 from onnxcomp.errors import ModelError
 from onnxcomp.report.text import printable
+
+Container: TypeAlias = onnx.GraphProto | onnx.FunctionProto
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,15 @@ initializers, training info, unknown fields, repeated names, inputs that nobody 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import TypeAlias
 
 import onnx
-from google.protobuf import unknown_fields  # type: ignore[import-untyped]
 
 from onnxcomp.errors import ModelError
-from onnxcomp.model import naming, payload
+from onnxcomp.model import findings, naming, payload
+from onnxcomp.model.findings import Finding
+from onnxcomp.model.naming import Container
 from onnxcomp.model.versions import STANDARD_DOMAINS, check_versions
 from onnxcomp.report.text import printable
 
@@ -39,25 +37,6 @@ class LoadLimits:
     depth: int = 32
 
 
-class FindingCode(StrEnum):
-    """What was noticed while a model was loaded; stable."""
-
-    CUSTOM_DOMAIN = "custom-domain"
-    FUNCTIONS = "functions"
-    TRAINING_INFO = "training-info-dropped"
-    UNKNOWN_FIELDS = "unknown-fields-dropped"
-    NODES_SORTED = "nodes-sorted"
-    DOC_STRINGS = "doc-strings"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A fact about a model that stops nothing, but must not stay silent."""
-
-    code: FindingCode
-    sentence: str
-
-
 @dataclass(frozen=True)
 class Facts:
     """What preflight learned.
@@ -73,24 +52,6 @@ class Facts:
     unknown_domains: tuple[str, ...]
     external: tuple[tuple[onnx.TensorProto, str], ...]
     unsorted: bool
-
-
-# onnx/onnx-operators.proto and onnxruntime/core/graph/constants.h
-_KNOWN_DOMAINS = frozenset(
-    {
-        "",
-        "ai.onnx",
-        "ai.onnx.ml",
-        "ai.onnx.preview",
-        "ai.onnx.preview.training",
-        "ai.onnx.training",
-        "com.microsoft",
-        "com.microsoft.experimental",
-        "com.microsoft.nchwc",
-        "com.ms.internal.nhwc",
-    }
-)
-Container: TypeAlias = onnx.GraphProto | onnx.FunctionProto
 
 
 def preflight(proto: onnx.ModelProto, *, limits: LoadLimits, ort_version: str | None = None) -> Facts:
@@ -109,13 +70,14 @@ def preflight(proto: onnx.ModelProto, *, limits: LoadLimits, ort_version: str | 
             "the model has no outputs, so nothing of it is ever computed", hint="Export it again with outputs."
         )
     check_versions(proto, ort_version)
-    containers = list(_containers(proto, limits))
-    external = [(t, where) for t, where in _tensors(containers) if not _checked_inline(t, where)]
+    titled = list(_containers(proto, limits))
+    external = tuple((tensor, where) for tensor, where in _tensors(titled) if not _checked_inline(tensor, where))
+    containers = [container for _, container in titled]
+    _check_opset_is_told(proto, containers)
     unsorted = naming.check_names(proto)
-    foreign = _foreign_operators(proto, containers)
-    return Facts(
-        tuple(_findings(proto, containers, foreign, unsorted)), tuple(sorted(foreign)), tuple(external), unsorted
-    )
+    foreign = findings.foreign_operators(proto, containers)
+    found = tuple(findings.collect(proto, containers, foreign, unsorted))
+    return Facts(found, tuple(sorted(foreign)), external, unsorted)
 
 
 def _containers(proto: onnx.ModelProto, limits: LoadLimits) -> Iterator[tuple[str, Container]]:
@@ -155,9 +117,9 @@ def _check_text(title: str, container: Container) -> None:
             raise ModelError(f"{title} has a name that is not UTF-8: {printable(text)}", hint="Export the model again.")
 
 
-def _tensors(containers: list[tuple[str, Container]]) -> Iterator[tuple[onnx.TensorProto, str]]:
+def _tensors(titled: list[tuple[str, Container]]) -> Iterator[tuple[onnx.TensorProto, str]]:
     """Every dense tensor with how to name it; refuses sparse ones and attributes that no reader would understand."""
-    for title, container in containers:
+    for title, container in titled:
         if isinstance(container, onnx.GraphProto):
             for sparse in container.sparse_initializer:
                 _refuse_sparse(f"initializer '{printable(sparse.values.name)}' of {title}")
@@ -181,14 +143,14 @@ def _attribute_tensors(attributes: list[onnx.AttributeProto], owner: str) -> Ite
 
 
 def _check_kind(attribute: onnx.AttributeProto, where: str) -> None:
-    """Refuses an attribute that says one type and holds another: readers go by either, so each would see its own model."""
+    """Refuses an attribute that says one type and holds another: some readers go by the one, some by the other."""
     kinds = onnx.AttributeProto
     if attribute.type == kinds.UNDEFINED:
         raise ModelError(f"{where} has no type, so its value can't be read", hint="Export the model with a newer tool.")
     one = attribute.HasField("t"), attribute.HasField("g")
-    many = bool(attribute.tensors), bool(attribute.graphs)
     told = attribute.type
-    if one != (told == kinds.TENSOR, told == kinds.GRAPH) or many > (told == kinds.TENSORS, told == kinds.GRAPHS):
+    stray = (attribute.tensors and told != kinds.TENSORS) or (attribute.graphs and told != kinds.GRAPHS)
+    if stray or one != (told == kinds.TENSOR, told == kinds.GRAPH):
         raise ModelError(f"{where} does not hold what its type says", hint="Export the model again.")
 
 
@@ -206,58 +168,13 @@ def _checked_inline(tensor: onnx.TensorProto, where: str) -> bool:
     return True
 
 
-def _foreign_operators(proto: onnx.ModelProto, containers: list[tuple[str, Container]]) -> dict[str, Counter[str]]:
-    """Operators that nobody here defines: domain → operator → how many nodes."""
+def _check_opset_is_told(proto: onnx.ModelProto, containers: list[Container]) -> None:
     imported = {entry.domain for holder in (proto, *proto.functions) for entry in holder.opset_import}
-    local = {(f.domain, f.name) for f in proto.functions}
-    foreign: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for _, container in containers:
-        for node in container.node:
-            if node.domain in STANDARD_DOMAINS and imported.isdisjoint(STANDARD_DOMAINS):
-                raise ModelError(
-                    f"{naming.describe(node)} is a standard operator, but the model does not say of which opset",
-                    hint='Add the right one: model.opset_import.append(onnx.helper.make_opsetid("", 17)).',
-                )
-            if node.domain not in _KNOWN_DOMAINS and (node.domain, node.op_type) not in local:
-                foreign[node.domain][node.op_type] += 1
-    return foreign
-
-
-def _findings(
-    proto: onnx.ModelProto,
-    containers: list[tuple[str, Container]],
-    foreign: dict[str, Counter[str]],
-    unsorted: bool,
-) -> Iterator[Finding]:
-    for domain, operators in sorted(foreign.items()):
-        names = printable(", ".join(sorted(operators)), 200)
-        yield Finding(
-            FindingCode.CUSTOM_DOMAIN,
-            f"{operators.total()} nodes use operators of '{printable(domain)}' ({names}), which ONNX Runtime lacks: "
-            "they are left as they are, and running the model needs their library",
-        )
-    if proto.functions:
-        yield Finding(FindingCode.FUNCTIONS, f"{len(proto.functions)} functions are defined inside the model")
-    if proto.training_info:
-        yield Finding(FindingCode.TRAINING_INFO, "The training information is dropped: only inference is kept")
-    if count := _unknown_fields(proto, containers):
-        yield Finding(
-            FindingCode.UNKNOWN_FIELDS, f"{count} fields that ONNX {onnx.__version__} does not know are dropped"
-        )
-    if unsorted:
-        yield Finding(
-            FindingCode.NODES_SORTED, "The nodes were not in topological order, which ONNX demands: they are sorted now"
-        )
-    texts = [len(node.doc_string) for _, container in containers for node in container.node if node.doc_string]
-    if texts:
-        yield Finding(
-            FindingCode.DOC_STRINGS, f"{len(texts)} nodes carry doc strings, {sum(texts):,} characters: they are kept"
-        )
-
-
-def _unknown_fields(proto: onnx.ModelProto, containers: list[tuple[str, Container]]) -> int:
-    return len(unknown_fields.UnknownFieldSet(proto)) + sum(
-        len(unknown_fields.UnknownFieldSet(message))
-        for _, container in containers
-        for message in (container, *container.node)
-    )
+    if not imported.isdisjoint(STANDARD_DOMAINS):
+        return
+    for node in (node for container in containers for node in container.node):
+        if node.domain in STANDARD_DOMAINS:
+            raise ModelError(
+                f"{naming.describe(node)} is a standard operator, but the model does not say of which opset",
+                hint='Add the right one: model.opset_import.append(onnx.helper.make_opsetid("", 17)).',
+            )

@@ -1,4 +1,4 @@
-"""The containment matrix: each row through a bare file name (with the folder as current directory) and through a full path.
+"""The containment matrix: each row through a bare file name (in the current directory), a relative and a full path.
 
 Every refused row names a file that exists and has the right bytes, so that only the rule can be what refuses it.
 """
@@ -145,7 +145,7 @@ def test_a_location_that_names_no_file_is_refused(folder: Path, opened: Opened, 
 
 
 def test_a_missing_data_file_is_named_with_the_folder_where_it_belongs(folder: Path, opened: Opened):
-    with pytest.raises(ModelError, match="'w.data' of initializer 'weight' can't be read") as caught:
+    with pytest.raises(ModelError, match=r"'w\.data' of initializer 'weight' can't be read") as caught:
         opened(_write(folder, location="w.data"))
     assert str(folder) in caught.value.hint
 

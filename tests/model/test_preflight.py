@@ -1,4 +1,4 @@
-"""What is refused before any pass sees a model, each with the tensor, node or version at fault; and what is only said."""
+"""What is refused before any pass sees a model, with the tensor, node or version at fault; and what is only said."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _with_weight(**fields: object) -> onnx.ModelProto:
 
 
 # Values of each element type, made by onnx's own helper: the sizes that it writes are the independent source here.
-_TYPES = [t for t in sorted(set(TensorProto.DataType.values()) - {TensorProto.UNDEFINED, TensorProto.STRING})]
+_TYPES = sorted(set(TensorProto.DataType.values()) - {TensorProto.UNDEFINED, TensorProto.STRING})
 
 
 @pytest.mark.parametrize("raw", [False, True])
@@ -224,6 +224,29 @@ def test_an_attribute_without_a_type_is_refused_where_onnx_ir_would_drop_its_val
     proto = _parse(HEAD + "g (float[1, 2] x) => (float[N] y) { y = Squeeze(x) }")
     proto.graph.node[0].attribute.add(name="axes").ints.append(0)
     assert "attribute 'axes' of the Squeeze" in _refusal(proto)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: a.ClearField("t"),
+        lambda a: setattr(a, "type", AttributeProto.INTS),
+        lambda a: setattr(a, "type", AttributeProto.GRAPH),
+        lambda a: a.tensors.add(),
+        lambda a: a.g.node.add(),
+    ],
+)
+def test_an_attribute_that_says_one_type_and_holds_another_is_refused(change):
+    proto = _parse(HEAD + "g () => (float[1] y) { y = Constant<value = float[1] {1}>() }")
+    change(proto.graph.node[0].attribute[0])
+    message = _refusal(proto)
+    assert "attribute 'value'" in message or "'float_data'" in message
+
+
+def test_names_that_are_not_utf_8_are_refused_at_the_door_and_not_when_the_result_is_written():
+    content = _parse().SerializeToString().replace(b"Mul", b"M\xffl")
+    with pytest.raises(ModelError, match="not UTF-8"):
+        load(content)
 
 
 def _nested(depth: int) -> onnx.ModelProto:

@@ -159,8 +159,8 @@ def test_packed_and_exotic_types_keep_their_values_from_memory_and_from_a_data_f
 
 def test_strings_subgraphs_functions_and_tensors_in_attributes_survive(tmp_path: Path):
     model = ir.from_onnx_text(
-        '<ir_version: 10, opset_import: ["": 21, "l": 1]> g (bool c, float[1] x) => (float[1] y) <string[2] s = {"a", "b"}>'
-        "{ y = If(c) <then_branch = t () => (float[1] a) <float[1] w = {2}> { a = Mul(x, w) },"
+        '<ir_version: 10, opset_import: ["": 21, "l": 1]> g (bool c, float[1] x) => (float[1] y)'
+        '<string[2] s = {"a", "b"}> { y = If(c) <then_branch = t () => (float[1] a) <float[1] w = {2}> { a = Mul(x, w) },'
         " else_branch = e () => (float[1] b) { b = l.f(x) }> }"
         '<domain: "l", opset_import: ["": 21]> f (q) => (r) { k = Constant<value = float[1] {3}>() r = Mul(q, k) }'
     )
@@ -200,7 +200,8 @@ model = ir.from_onnx_text('<ir_version: 10, opset_import: ["": 21]> g (float[1] 
 with open(sys.argv[1] + "/big", "wb") as file:
     file.truncate(2**28)
 for n in range(2):
-    half = ir.ExternalTensor("big", n * 2**27, 2**27, ir.DataType.FLOAT, shape=ir.Shape([2**25]), name=f"w{n}", base_dir=sys.argv[1])
+    place = ("big", n * 2**27, 2**27, ir.DataType.FLOAT)
+    half = ir.ExternalTensor(*place, shape=ir.Shape([2**25]), name=f"w{n}", base_dir=sys.argv[1])
     model.graph.register_initializer(ir.val(f"w{n}", const_value=half))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 save_model(model, sys.argv[1] + "/m.onnx", external=True)

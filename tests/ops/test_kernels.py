@@ -1,0 +1,125 @@
+"""Each row of the kernel table against the installed ONNX Runtime: the node is quantised between two convolutions, the optimised graph is read."""
+
+from __future__ import annotations
+
+import pytest
+from graphs import context, cosine, feeds, graph, run
+
+from onnxcomp.model.normalize import normalize
+from onnxcomp.ops.kernels import CPU_KERNELS, Role
+from onnxcomp.passes.quantize.quantize import Quantize
+from onnxcomp.runtime.audit import operator_counts, optimized_graph
+
+BETWEEN = {
+    "Add": "b = Add(a, a2)",
+    "Mul": "b = Mul(a, a2)",
+    "Concat": "b = Concat<axis = 1>(a, a2)",
+    "AveragePool": "b = AveragePool<kernel_shape = [2, 2], strides = [2, 2]>(a)",
+    "GlobalAveragePool": "b = GlobalAveragePool(a)",
+    "LeakyRelu": "b = LeakyRelu<alpha = 0.1>(a)",
+    "Sigmoid": "b = Sigmoid(a)",
+    "MaxPool": "b = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(a)",
+    "Resize": 'r = Constant<value = float[4] {1.0, 1.0, 2.0, 2.0}>() b = Resize<mode = "nearest">(a, , r)',
+    "Flatten": "f = Flatten(a) s = Constant<value = int64[4] {-1, 16, 8, 8}>() b = Reshape(f, s)",
+    "Reshape": "s = Constant<value = int64[4] {0, 16, 4, 16}>() b = Reshape(a, s)",
+    "Transpose": "b = Transpose<perm = [0, 1, 3, 2]>(a)",
+    "Squeeze": "u = Constant<value = int64[1] {4}>() c = Unsqueeze(a, u) b = Squeeze(c, u)",
+    "Unsqueeze": "u = Constant<value = int64[1] {4}>() c = Unsqueeze(a, u) b = Squeeze(c, u)",
+    "Slice": "s = Constant<value = int64[1] {1}>() e = Constant<value = int64[1] {5}>() x2 = Constant<value = int64[1] {2}>() b = Slice(a, s, e, x2)",
+    "Gather": "i = Constant<value = int64[3] {0, 2, 4}>() b = Gather<axis = 2>(a, i)",
+    "Split": "p, b0 = Split<axis = 2>(a) b = Add(p, b0)",
+    "DepthToSpace": "d = DepthToSpace<blocksize = 2>(a) b = Concat<axis = 1>(d, d, d, d)",
+    "Expand": "s = Constant<value = int64[4] {1, 1, 1, 1}>() b = Expand(a, s)",
+    "Tile": "s = Constant<value = int64[4] {1, 1, 2, 1}>() b = Tile(a, s)",
+}
+
+
+def quantized(model, batch=1):
+    items = feeds(model, batch=batch)
+    ctx = context(items)
+    canonical = normalize(model).model
+    step = Quantize()
+    plan = step.plan(canonical, ctx)
+    return plan, step.apply(canonical, plan, ctx), items
+
+
+@pytest.mark.parametrize("op_type", sorted(k for k, row in CPU_KERNELS.items() if row.role is not Role.WEIGHTED))
+def test_row_runs_in_integers_between_two_convolutions(op_type):
+    channels = 32 if op_type == "Concat" else 16
+    model = graph(
+        f"""g (float[1,16,8,8] x, float[16,16,1,1] w1, float[16] w1b, float[16,16,1,1] w2, float[16,{channels},1,1] w3) => (float[a,b,c,d] y) {{
+            a = Conv(x, w1, w1b)
+            a2 = Conv(x, w2)
+            {BETWEEN[op_type]}
+            y = Conv(b, w3)
+        }}"""
+    )
+    plan, result, items = quantized(model)
+    assert {d.precision for d in plan.nodes.values() if d.op_type == op_type} == {"int8"}
+    counts = operator_counts(optimized_graph(result))
+    row = CPU_KERNELS[op_type]
+    floats = {"Conv", "com.microsoft:FusedConv", "com.microsoft.nchwc:Conv", "Add", "Mul", "Sigmoid", "LeakyRelu", "AveragePool"}
+    assert not floats & set(counts), counts
+    assert counts["QLinearConv"] + counts["com.microsoft:QLinearConv"] >= 2
+    if row.role is Role.COMPUTED:
+        assert counts[f"com.microsoft:{row.fused}"] >= 1, counts
+    # One Q at the input, one DQ at the output: nothing is converted in the middle.
+    assert counts["QuantizeLinear"] + counts["DequantizeLinear"] == 2, counts
+    assert 0.98 < cosine(run(model, items[0])[0], run(result, items[0])[0]) < 1.0
+
+
+@pytest.mark.parametrize("activation", ["Relu", "Clip06", "Clip11"])
+def test_conv_absorbs_its_activation(activation):
+    body = {
+        "Relu": "y0 = Relu(c)",
+        "Clip06": "lo = Constant<value = float {0.0}>() hi = Constant<value = float {6.0}>() y0 = Clip(c, lo, hi)",
+        "Clip11": "lo = Constant<value = float {-1.0}>() hi = Constant<value = float {1.0}>() y0 = Clip(c, lo, hi)",
+    }[activation]
+    model = graph(
+        f"""g (float[1,16,8,8] x, float[16,16,3,3] w1, float[16,16,1,1] w2) => (float[1,16,6,6] y) {{
+            c = Conv(x, w1)
+            {body}
+            y = Conv(y0, w2)
+        }}"""
+    )
+    _, result, items = quantized(model)
+    counts = operator_counts(optimized_graph(result))
+    assert "Relu" not in counts
+    assert "Clip" not in counts
+    assert counts["QuantizeLinear"] + counts["DequantizeLinear"] == 2, counts
+    assert 0.98 < cosine(run(model, items[0])[0], run(result, items[0])[0]) < 1.0
+
+
+@pytest.mark.parametrize("batch", ["1", "N"])
+@pytest.mark.parametrize(
+    ("body", "fused"),
+    [
+        ("y = Gemm<transB = 1>(x, w1, w1b)", {"com.microsoft:QGemm"}),
+        ("y = Gemm<transB = 1>(x, w1)", {"com.microsoft:QGemm"}),
+        ("m = MatMul(x, w1) y = Add(m, w1b)", {"com.microsoft:QGemm", "com.microsoft:MatMulIntegerToFloat"}),
+        ("m = MatMul(x, w1) y = Relu(m)", {"com.microsoft:MatMulIntegerToFloat"}),
+    ],
+)
+def test_matrix_product_with_float_output_runs_in_integers(body, fused, batch):
+    model = graph(f"g (float[{batch},32] x, float[32,32] w1, float[32] w1b) => (float[{batch},32] y) {{ {body} }}")
+    _, result, items = quantized(model)
+    counts = operator_counts(optimized_graph(result))
+    assert fused & set(counts), counts
+    assert not {"Gemm", "MatMul", "com.microsoft:FusedGemm"} & set(counts), counts
+    assert 0.98 < cosine(run(model, items[0])[0], run(result, items[0])[0]) < 1.0
+
+
+def test_add_with_relu_is_one_integer_kernel():
+    model = graph(
+        """g (float[1,16,8,8] x, float[16,16,1,1] w1, float[16,16,1,1] w2, float[16,16,1,1] w3) => (float[1,16,8,8] y) {
+            a = Conv(x, w1)
+            b = Conv(x, w2)
+            s = Add(a, b)
+            r = Relu(s)
+            y = Conv(r, w3)
+        }"""
+    )
+    _, result, _ = quantized(model)
+    counts = operator_counts(optimized_graph(result))
+    assert counts["com.microsoft:QLinearAdd"] == 1
+    assert "Relu" not in counts
