@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 import onnx_ir as ir
 
 from onnxcomp.calibration.random_feeds import random_reader
-from onnxcomp.calibration.readers import Feed, Reader
+from onnxcomp.calibration.readers import Feed
 from onnxcomp.errors import ModelError, OnnxcompError
-from onnxcomp.model.signature import Signature, signature
+from onnxcomp.model.signature import Signature
 from onnxcomp.ops.attributes import constant
 from onnxcomp.runtime.child import Limits, probe
 from onnxcomp.runtime.session import SessionConfig
@@ -69,10 +69,10 @@ def table_limits(model: ir.Model) -> dict[str, int]:
     return limits
 
 
-def runnable_reader(
-    model: ir.Model, sign: Signature, given: Shapes, count: int, config: SessionConfig, seed: int, limits: Limits
-) -> tuple[Reader, dict[str, tuple[int, ...]]]:
-    """Random feeds that the model runs on, and their shapes; each try in a child process.
+def runnable_shapes(
+    model: ir.Model, sign: Signature, given: Shapes, config: SessionConfig, seed: int, limits: Limits
+) -> dict[str, tuple[int, ...]]:
+    """Input shapes that the model runs on with random values; each try in a child process.
 
     Raises:
         ModelError: No size was accepted; the hint says to give --shape.
@@ -80,13 +80,13 @@ def runnable_reader(
     tables = table_limits(model)
     failure: OnnxcompError | None = None
     for shapes in shape_candidates(sign, given):
-        reader = random_reader(sign, count, shapes=shapes, limits=tables, seed=seed)
+        feed = next(iter(random_reader(sign, 1, shapes=shapes, limits=tables, seed=seed)))
         try:
-            probe(model, config=config, feed=next(iter(reader)), limits=limits)
+            probe(model, config=config, feed=feed, limits=limits)
         except ModelError as error:
             failure = failure or error
         else:
-            return reader, shapes
+            return shapes
     assert failure is not None
     dynamic = ", ".join(p.name for p in sign.inputs if p.shape is None or not all(isinstance(d, int) for d in p.shape))
     hint = f"give sizes for {dynamic} with --shape NAME=1,3,224,224" if dynamic else failure.hint
@@ -94,7 +94,5 @@ def runnable_reader(
 
 
 def shapes_of(feed: Feed) -> dict[str, tuple[int, ...]]:
+    """The shapes of one call."""
     return {name: tuple(array.shape) for name, array in feed.items()}
-
-
-__all__ = ["runnable_reader", "shape_candidates", "shapes_of", "signature", "table_limits"]

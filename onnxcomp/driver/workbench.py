@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
@@ -9,11 +10,11 @@ import onnx_ir as ir
 
 from onnxcomp.calibration.check import checked
 from onnxcomp.calibration.readers import DataKind, Feed, Reader, as_reader
-from onnxcomp.calibration.spec import open_spec
+from onnxcomp.calibration.spec import open_spec, parse_spec
 from onnxcomp.calibration.split import hold_out
 from onnxcomp.driver.clock import Clock
 from onnxcomp.driver.options import Options
-from onnxcomp.driver.trial import runnable_reader, shapes_of, table_limits
+from onnxcomp.driver.trial import runnable_shapes, shapes_of, table_limits
 from onnxcomp.errors import UsageError
 from onnxcomp.evaluate.gates import Gates
 from onnxcomp.evaluate.judge import Judge
@@ -175,7 +176,10 @@ def _feeds(
 
     def opened(source: object) -> Reader:
         if isinstance(source, str):
-            reader = open_spec(source, sign, shapes=options.shape, limits=table_limits(model), seed=options.seed)
+            given: Mapping[str, tuple[int, ...]] = options.shape
+            if parse_spec(source).kind == "random":
+                given = runnable_shapes(model, sign, options.shape, config, options.seed, limits)
+            reader = open_spec(source, sign, shapes=given, limits=table_limits(model), seed=options.seed)
         else:
             reader = as_reader(source, sign)
         notes.extend(Note(level="warning", sentence=s) for s in reader.notes)
@@ -188,7 +192,7 @@ def _feeds(
         if sentence is not None:
             notes.append(Note(level="warning", sentence=sentence))
     if evaluation is None:
-        evaluation, _ = runnable_reader(model, sign, options.shape, RANDOM_FEEDS, config, options.seed, limits)
+        evaluation = opened(f"random:{RANDOM_FEEDS}")
         notes.append(
             Note(
                 level="warning",

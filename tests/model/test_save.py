@@ -160,7 +160,8 @@ def test_packed_and_exotic_types_keep_their_values_from_memory_and_from_a_data_f
 def test_strings_subgraphs_functions_and_tensors_in_attributes_survive(tmp_path: Path):
     model = ir.from_onnx_text(
         '<ir_version: 10, opset_import: ["": 21, "l": 1]> g (bool c, float[1] x) => (float[1] y)'
-        '<string[2] s = {"a", "b"}> { y = If(c) <then_branch = t () => (float[1] a) <float[1] w = {2}> { a = Mul(x, w) },'
+        '<string[2] s = {"a", "b"}>'
+        "{ y = If(c) <then_branch = t () => (float[1] a) <float[1] w = {2}> { a = Mul(x, w) },"
         " else_branch = e () => (float[1] b) { b = l.f(x) }> }"
         '<domain: "l", opset_import: ["": 21]> f (q) => (r) { k = Constant<value = float[1] {3}>() r = Mul(q, k) }'
     )
