@@ -4,110 +4,81 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
-from onnxcomp.errors import UsageError, WriteError
-from onnxcomp.report.structures import Report
+from onnxcomp.cli.help import plain
+
+PIPE_WIDTH = 80
+Progress = Callable[[str, int, int | None], None]
 
 
 def console(*, stderr: bool, no_color: bool) -> Console:
-    """A console that obeys --no-color, NO_COLOR, CI and TERM=dumb; 80 columns where there is no terminal."""
-    plain = no_color or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    """A console that obeys --no-color, NO_COLOR and TERM=dumb: there it writes no control codes at all.
+
+    In a pipe it is as wide as COLUMNS says, else 80 columns.
+    """
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else 100
+    width = None if stream.isatty() else max(40, int(os.environ.get("COLUMNS", "0") or 0) or PIPE_WIDTH)
     return Console(
-        stderr=stderr, no_color=plain, highlight=False, width=width, soft_wrap=False, emoji=False, markup=True
+        file=stream,
+        color_system=None if no_color or plain() else "auto",
+        highlight=False,
+        markup=False,
+        emoji=False,
+        width=width,
     )
 
 
 @contextmanager
-def progress(values: dict[str, Any]) -> Iterator[Any]:
-    """A callback (stage, done, total) that draws bars on stderr; in a pipe or under CI it prints each stage once."""
+def progress(values: Mapping[str, Any]) -> Iterator[Progress]:
+    """A callback (stage, done, total) that draws a bar on stderr; in a pipe or under CI it prints each stage once."""
+    err = console(stderr=True, no_color=bool(values.get("no_color")))
     if values.get("quiet"):
         yield lambda stage, done, total: None
-        return
-    err = console(stderr=True, no_color=values.get("no_color", False))
-    if not err.is_terminal or os.environ.get("CI") or os.environ.get("TERM") == "dumb":
-        seen: set[str] = set()
+    elif not err.is_terminal or err.is_dumb_terminal or os.environ.get("CI"):
+        yield _lines(err)
+    else:
+        with _bars(err) as callback:
+            yield callback
 
-        def line(stage: str, done: int, total: int | None) -> None:
-            if stage not in seen:
-                seen.add(stage)
-                err.print(f"· {stage}", style="dim")
 
-        yield line
-        return
+def _lines(err: Console) -> Progress:
+    seen: set[str] = set()
+
+    def line(stage: str, done: int, total: int | None) -> None:
+        if stage not in seen:
+            seen.add(stage)
+            err.print(Text(f"· {stage}", "dim"))
+
+    return line
+
+
+@contextmanager
+def _bars(err: Console) -> Iterator[Progress]:
+    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=err, transient=True) as bars:
-        tasks: dict[str, TaskID] = {}
+    with Bars(*columns, console=err, transient=True) as bars:
+        current: tuple[str, TaskID] | None = None
 
         def draw(stage: str, done: int, total: int | None) -> None:
-            for other, task in list(tasks.items()):
-                if other != stage:
-                    bars.remove_task(task)
-                    del tasks[other]
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
+            nonlocal current
+            if current is None or current[0] != stage:
+                if current is not None:
+                    bars.remove_task(current[1])
+                current = stage, bars.add_task(stage, total=total)
+            bars.update(current[1], completed=done, total=total)
 
         yield draw
-
-
-def show(report: Report, values: dict[str, Any]) -> None:
-    """The report on stdout in the chosen format, the files of --report, and the verdict as the last line of stderr."""
-    from onnxcomp.report.terminal import print_report, verdict_line
-
-    for path in values.get("reports", ()):
-        write_report(report, path)
-    kind = values.get("format_", "table")
-    out = console(stderr=False, no_color=values.get("no_color", False))
-    if kind != "table":
-        sys.stdout.write(_text(report, "json" if kind == "json" else "md"))
-    elif not values.get("quiet"):
-        print_report(report, out, verbose=bool(values.get("verbose")))
-    sys.stdout.flush()
-    if not values.get("quiet"):
-        console(stderr=True, no_color=values.get("no_color", False)).print(verdict_line(report))
-
-
-def check_reports(values: dict[str, Any]) -> None:
-    """Refuses report paths that could not be written, before any work is done."""
-    for path in values.get("reports", ()):
-        if path.suffix not in (".json", ".md"):
-            raise UsageError(f"--report {path}: the suffix {path.suffix!r} is no format", hint="use .json or .md")
-        if not path.absolute().parent.is_dir():
-            raise WriteError(f"--report {path}: the folder does not exist", hint="make it first")
-
-
-def write_report(report: Report, path: Path) -> None:
-    """Writes the report atomically.
-
-    Raises:
-        WriteError: It can't be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(_text(report, path.suffix[1:]), encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise WriteError(f"report {path} can't be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _text(report: Report, kind: str) -> str:
-    from onnxcomp.report.markdown import markdown
-
-    return report.model_dump_json(by_alias=True, indent=2) + "\n" if kind == "json" else markdown(report)

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 
 import rich_click as click
 
 from onnxcomp import __version__
-from onnxcomp.errors import OnnxcompError
+from onnxcomp.cli.help import closing, help_config
+from onnxcomp.errors import InternalError, LimitError, OnnxcompError, UsageError
 
-VERBS = {
-    "optimize": "The whole job: simplify and quantise, each step proved and measured.",
-    "simplify": "Exact rewrites: fold constants, batch norms and pads; remove what does nothing.",
-    "quantize": "Static INT8 with the numbers you give.",
-    "verify": "The gates alone: is one model as close to another as asked?",
-    "bench": "Honest latency of one or more models, interleaved.",
-}
-
-EXIT_CODES = """\b
-Exit codes: 0 done · 1 a gate is not met · 2 wrong usage · 3 not available here
-            4 model or data can't be used · 5 can't write · 6 time or memory limit
-            70 our fault · 130 interrupted"""
+VERBS = ("optimize", "simplify", "quantize", "verify", "bench")
+INTERRUPTED = 130
 
 
 class LazyGroup(click.RichGroup):
-    """Imports a verb's module when the verb is called: `--help` imports neither onnx nor onnxruntime."""
+    """Imports a verb's module when the verb is asked for; such a module imports onnx and ONNX Runtime only when it runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -34,8 +27,6 @@ class LazyGroup(click.RichGroup):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in VERBS:
             return None
-        if ctx.resilient_parsing or any(a in ("-h", "--help") for a in sys.argv[1:2]):
-            return click.RichCommand(name, short_help=VERBS[name])  # the list of verbs needs their names only
         command: click.Command = getattr(import_module(f"onnxcomp.cli.{name}"), name)
         return command
 
@@ -46,57 +37,93 @@ class LazyGroup(click.RichGroup):
 
         if args and args[0] not in VERBS and not args[0].startswith("-"):
             near = get_close_matches(args[0], VERBS, 1)
-            raise click.UsageError(f"No verb {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""), ctx)
+            advice = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(VERBS)}."
+            raise click.UsageError(f"No verb {args[0]!r}. {advice}", ctx)
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=closing())  # type: ignore[arg-type]
+@click.rich_config(help_config=help_config())
 @click.version_option(__version__, prog_name="onnxcomp")
 def cli() -> None:
-    """Compress ONNX models for deployment: smaller and faster, proved to behave like the original, and measured.
-
-    \b
-    onnxcomp optimize model.onnx --calibration data.npz
-    onnxcomp bench model.onnx model.opt.onnx
-    """
+    """Compress ONNX models for deployment: smaller and faster, proved to behave like the original, and measured."""
 
 
 def main() -> None:
-    """Runs the command line; errors become one message on stderr and an exit code. A traceback only with -vv."""
-    verbose = any(a in ("-vv", "-vvv") for a in sys.argv[1:])
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(args: Sequence[str]) -> int:
+    """Runs one command line and returns its exit code.
+
+    An error becomes one message on stderr. The traceback comes before it only with -vv.
+
+    Args:
+        args: Without the program's name.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a file name or a figure must not fail because the terminal is not UTF-8
+            stream.reconfigure(errors="backslashreplace")
     try:
-        code = cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        code = _say("interrupted: nothing was left half-written", 130)
-    except KeyboardInterrupt:
-        code = _say("interrupted: nothing was left half-written", 130)
+        return _invoke(list(args))
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        return _say("interrupted; nothing was left half-written", None, INTERRUPTED)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.message, err=True)
+        return UsageError.exit_code
     except click.ClickException as error:
-        error.show()
-        code = 2
-    except OnnxcompError as error:
-        if verbose:
-            raise
-        code = _say(f"{error.message}" + (f"\n  {error.hint}" if error.hint else ""), error.exit_code)
-    except BrokenPipeError:
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "onnxcomp"
+        return _say(error.format_message(), f"{command} --help shows what there is", UsageError.exit_code)
+    except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        return 0
+    except OnnxcompError as error:
+        return _say(error.message, error.hint, error.exit_code, args)
     except MemoryError:
-        code = _say("out of memory", 6)
+        hint = "a smaller batch or shape, fewer threads, or a larger machine"
+        return _say("out of memory", hint, LimitError.exit_code, args)
     except Exception as error:
-        if verbose:
-            raise
-        code = _say(f"our fault: {type(error).__name__}: {error}\n  please report it; -vv shows where it happened", 70)
-    sys.exit(code or 0)
+        message = f"our fault: {type(error).__name__}: {error}"
+        return _say(message, "please report it; -vv shows where it happened", InternalError.exit_code, args)
 
 
-def _say(message: str, code: int) -> int:
+def _invoke(args: list[str]) -> int:
+    """`click.Group.main` without its own ideas of exit codes: it ends with 1 on a closed pipe, where 1 means a failed gate here."""
+    if "_ONNXCOMP_COMPLETE" in os.environ:
+        from click.shell_completion import shell_complete
+
+        return shell_complete(cli, {}, "onnxcomp", "_ONNXCOMP_COMPLETE", os.environ["_ONNXCOMP_COMPLETE"])
+    try:
+        with cli.make_context("onnxcomp", args) as ctx:
+            cli.invoke(ctx)
+        sys.stdout.flush()
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    return 0
+
+
+def _say(message: str, hint: str | None, code: int, args: Sequence[str] = ()) -> int:
+    from rich.text import Text
+
+    from onnxcomp.cli.console import console
     from onnxcomp.report.text import printable
 
-    lines = message.split("\n")
-    click.echo(f"onnxcomp: {printable(lines[0], 2000)}", err=True)
-    for line in lines[1:]:
-        click.echo(printable(line, 2000), err=True)
+    if _verbosity(args) > 1:
+        import traceback
+
+        traceback.print_exc()
+    lines = [printable(line, 2000) for line in message.split("\n")]
+    lines += [printable(f"  {line}", 2000) for line in (hint or "").split("\n") if line]
+    text = Text.assemble(("onnxcomp: ", "bold red"), "\n".join(lines))
+    console(stderr=True, no_color="--no-color" in args).print(text, soft_wrap=True)
     return code
+
+
+def _verbosity(args: Sequence[str]) -> int:
+    """How often -v was given; read from the words, as an error may come before they are parsed."""
+    short = sum(a.count("v") for a in args if re.fullmatch(r"-[vq]+", a))
+    return short + list(args).count("--verbose")
 
 
 if __name__ == "__main__":

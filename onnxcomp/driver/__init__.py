@@ -1,1 +1,1 @@
-"""Runs a recipe step by step, each step behind its gates, and fills the report: what the command line and `onnxcomp.optimize` call."""
+"""Runs a recipe step by step, each behind its gates, and fills the report: what the command line and Python call."""

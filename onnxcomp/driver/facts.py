@@ -25,7 +25,7 @@ def model_facts(
     *,
     counted_as: ir.Model | None = None,
 ) -> ModelFacts:
-    """Figures of `model`; MACs are counted on `counted_as` (its canonical form, where Constants are initializers) at `shapes`."""
+    """Figures of `model`; MACs are counted on `counted_as` (a form of it whose shapes can be inferred) at `shapes`."""
     own = cost(model)
     try:
         counted = cost(counted_as or model, shapes)

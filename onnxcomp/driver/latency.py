@@ -75,6 +75,12 @@ def measure(
 def _latency(result: benchmark.Benchmark, name: str, keep_samples: bool) -> Latency:
     stats = result.stats(name)
     return Latency(
-        minimum=stats.minimum, p10=stats.p10, median=stats.median, p90=stats.p90, p99=stats.p99, cov=stats.cov, rounds=stats.rounds,
+        minimum=stats.minimum,
+        p10=stats.p10,
+        median=stats.median,
+        p90=stats.p90,
+        p99=stats.p99,
+        cov=stats.cov,
+        rounds=stats.rounds,
         samples_ms=tuple(result.samples_ms[name]) if keep_samples else (),
-    )  # fmt: skip
+    )

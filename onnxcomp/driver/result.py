@@ -20,7 +20,7 @@ class Result:
     Args:
         model: The result; the original itself where nothing was gained.
         report: What was done, what not and why, what was measured.
-        plan: The plan of the last kept step that has one (quantisation before simplification); None if nothing was kept.
+        plan: Of the last kept step; None if nothing was kept.
         source: Path of the input, which `save` refuses to overwrite.
     """
 

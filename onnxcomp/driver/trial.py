@@ -1,4 +1,4 @@
-"""A first feed for a model without data: sizes for its dynamic dimensions that the model accepts, found by running it."""
+"""Sizes for the dynamic dimensions of a model without data, found by running it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ from onnxcomp.runtime.session import SessionConfig
 Shapes = Mapping[str, tuple[int, ...]]
 
 SIZES = (64, 128, 224, 320, 32, 16, 640, 512, 8, 2, 1)
-"""Tried in turn for dimensions that are not the batch; pixels, tokens and samples all have one of these among what they accept."""
+"""Tried in turn for dimensions that are not the batch: pixels, tokens and samples all accept one of these."""
 
 BATCH = re.compile(r"batch|^n$|^b$|^bs$|unk__|^dyn", re.IGNORECASE)
+
+
+class NotRunnable(ModelError):
+    """The model loads, but no random feed suits it: only real ones can show anything."""
 
 
 def shape_candidates(sign: Signature, given: Shapes) -> Iterator[dict[str, tuple[int, ...]]]:
@@ -58,7 +62,7 @@ def table_limits(model: ir.Model) -> dict[str, int]:
                 if node.op_type == "Gather" and use.idx == 1:
                     table = node.inputs[0]
                     if table is not None and constant(table) is not None and table.const_value is not None:
-                        rows = int(table.const_value.shape[0])
+                        rows = table.const_value.numpy().shape[0]
                         limits[name or ""] = min(rows, limits.get(name or "", rows))
                 elif (
                     node.op_type in ("Cast", "Reshape", "Unsqueeze", "Squeeze", "Identity", "Flatten", "Transpose")
@@ -75,8 +79,10 @@ def runnable_shapes(
     """Input shapes that the model runs on with random values; each try in a child process.
 
     Raises:
-        ModelError: No size was accepted; the hint says to give --shape.
+        ModelError: ONNX Runtime can't load the model.
+        NotRunnable: No size was accepted; the hint says to give real feeds or --shape.
     """
+    probe(model, config=config, limits=limits)
     tables = table_limits(model)
     failure: OnnxcompError | None = None
     for shapes in shape_candidates(sign, given):
@@ -89,8 +95,10 @@ def runnable_shapes(
             return shapes
     assert failure is not None
     dynamic = ", ".join(p.name for p in sign.inputs if p.shape is None or not all(isinstance(d, int) for d in p.shape))
-    hint = f"give sizes for {dynamic} with --shape NAME=1,3,224,224" if dynamic else failure.hint
-    raise ModelError(f"the model does not run on random feeds: {failure.message}", hint=hint)
+    hint = "give real feeds with --eval or --calibration" + (
+        f", or sizes for {dynamic} with --shape NAME=1,3,224,224" if dynamic else ""
+    )
+    raise NotRunnable(f"the model does not run on random feeds: {failure.message}", hint=hint)
 
 
 def shapes_of(feed: Feed) -> dict[str, tuple[int, ...]]:

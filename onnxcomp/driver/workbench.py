@@ -1,9 +1,9 @@
-"""Everything a job needs, made ready: the model, its feeds, the target, the judge. What is odd about them is said in `notes`."""
+"""Everything a job needs, made ready: model, feeds, target, judge. What is odd about them is said in `notes`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 import onnx_ir as ir
@@ -27,6 +27,7 @@ from onnxcomp.model.signature import signature
 from onnxcomp.ops.targets import TARGETS, Target
 from onnxcomp.passes.base import Context
 from onnxcomp.passes.selection import unmatched
+from onnxcomp.passes.simplify.simplify import Simplify
 from onnxcomp.report.structures import DataFacts, Note
 from onnxcomp.runtime.child import Limits, probe
 from onnxcomp.runtime.host import detect_host, detect_target
@@ -63,6 +64,15 @@ class Workbench:
     evaluation: Reader
     clock: Clock
     notes: list[Note] = field(default_factory=list)
+    _simplified: ir.Model | None = None
+
+    def simplified(self) -> ir.Model:
+        """The canonical model after exact rewrites: where passes on single operators start, and MACs can be counted."""
+        if self._simplified is None:
+            everything = replace(self.context, only=(), exclude=())
+            first = Simplify()
+            self._simplified = first.apply(self.canonical, first.plan(self.canonical, everything), everything)
+        return self._simplified
 
     def warn(self, sentence: str) -> None:
         self.notes.append(Note(level="warning", sentence=sentence))
@@ -102,21 +112,13 @@ def prepare(source: ModelSource, options: Options, gates: Gates) -> Workbench:
     metric = _metric(options, evaluation, notes)
     share = subgraph_share(canonical)
     if share > 0.01:
-        notes.append(
-            Note(
-                level="info",
-                sentence=f"{share:.0%} of the parameters sit inside If, Loop or Scan bodies, which are left as they are",
-            )
-        )
+        sentence = f"{share:.0%} of the parameters sit inside If, Loop or Scan bodies, which are left as they are"
+        notes.append(Note(level="info", sentence=sentence))
     if target.note:
         notes.append(Note(level="info", sentence=target.note))
     if not is_host:
-        notes.append(
-            Note(
-                level="warning",
-                sentence=f"the target {target.name} is not this machine: latencies and outputs here are UNVERIFIED for it",
-            )
-        )
+        sentence = f"the target {target.name} is not this machine: what is measured here is UNVERIFIED for it"
+        notes.append(Note(level="warning", sentence=sentence))
     judge = Judge(
         loaded.model,
         evaluation,
@@ -126,9 +128,15 @@ def prepare(source: ModelSource, options: Options, gates: Gates) -> Workbench:
         lambda done, total: clock.report("comparing outputs", done, total),
     )
     context = Context(
-        calibration=calibration, target=target, session=config, shapes=shapes_of(feed), only=options.only, exclude=options.exclude,
-        seed=options.seed, progress=clock.report,
-    )  # fmt: skip
+        calibration=calibration,
+        target=target,
+        session=config,
+        shapes=shapes_of(feed),
+        only=options.only,
+        exclude=options.exclude,
+        seed=options.seed,
+        progress=clock.report,
+    )
     return Workbench(
         options, loaded, canonical, feed, judge, context, target, is_host, calibration, evaluation, clock, notes
     )

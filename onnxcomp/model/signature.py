@@ -59,4 +59,6 @@ def _port(value: ir.Value) -> Port:
 
 
 def _dim(dim: int | ir.SymbolicDim) -> Dim:
-    return dim if isinstance(dim, int) else (None if dim.value is None else str(dim.value))
+    if isinstance(dim, int):
+        return dim if dim >= 0 else None  # PaddlePaddle's exporters write −1 for a dynamic dimension
+    return None if dim.value is None else str(dim.value)

@@ -29,13 +29,14 @@ def check_versions(proto: onnx.ModelProto, ort_version: str | None) -> None:
         ModelError: Names both numbers, and what to do.
     """
     _check_ir_version(proto.ir_version)
-    imports = [
+    # skl2onnx repeats an import; only two versions of one operator set contradict each other.
+    imports = {
         ("" if entry.domain in STANDARD_DOMAINS else entry.domain, entry.version) for entry in proto.opset_import
-    ]
+    }
     for domain, count in Counter(domain for domain, _ in imports).items():
         if count > 1:
             raise ModelError(
-                f"the model imports the operator set '{printable(domain) or 'ai.onnx'}' {count} times",
+                f"the model imports the operator set '{printable(domain) or 'ai.onnx'}' in {count} versions",
                 hint="Keep one entry of model.opset_import for each domain.",
             )
     opset = dict(imports).get("")

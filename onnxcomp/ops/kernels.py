@@ -1,8 +1,10 @@
 """Which operators ONNX Runtime's CPU provider runs in integer arithmetic, and what each needs around it.
 
-Source: `onnxruntime/core/optimizer/qdq_transformer/selectors_actions/{qdq_selector_action_transformer,qdq_selectors}.cc` and
-`qdq_util.cc` of ONNX Runtime 1.31; every row is checked against the installed version in `tests/ops/test_kernels.py`, which writes
-the quantised node, lets ONNX Runtime optimise it and counts the integer kernels.
+Source:
+    `onnxruntime/core/optimizer/qdq_transformer/selectors_actions/{qdq_selector_action_transformer,qdq_selectors}.cc`
+    and
+`qdq_util.cc` of ONNX Runtime 1.31; every row is checked against the installed version in `tests/ops/test_kernels.py`,
+which writes the quantised node, lets ONNX Runtime optimise it and counts the integer kernels.
 """
 
 from __future__ import annotations
@@ -143,19 +145,13 @@ ABSORBED_ACTIVATIONS: frozenset[str] = frozenset({"Relu", "Clip"})
 """Operators that a quantised Conv, Gemm or Add swallows when its output range already makes them redundant."""
 
 INTEGER_OPERATORS: frozenset[str] = frozenset(
-    {
-        "QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "MatMulInteger", "ConvInteger", "QLinearAdd", "QLinearMul",
-        "QLinearConcat", "QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax",
-        "QLinearWhere", "QAttention", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulNBits", "QLinearReduceMean",
-        "NhwcMaxPool",
-    }
-)  # fmt: skip
+    ["QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "MatMulInteger", "ConvInteger", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax", "QLinearWhere", "QAttention", "QLinearReduceMean", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulNBits", "NhwcMaxPool"]
+)
 """Operators of an optimised graph that compute on integers."""
 
 HEAVY_OPERATORS: frozenset[str] = frozenset(
-    {"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "LSTM", "GRU", "RNN", "Attention",
-     "MultiHeadAttention", "NhwcFusedConv", "TransposeMatMul"}
-)  # fmt: skip
+    ["Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "TransposeMatMul", "LSTM", "GRU", "RNN", "Attention", "MultiHeadAttention"]
+)
 """Float operators that hold most of the arithmetic: one of these left in an optimised INT8 graph deserves a reason."""
 
 QUANTIZATION_OPERATORS: frozenset[str] = INTEGER_OPERATORS - {"NhwcMaxPool"} | {

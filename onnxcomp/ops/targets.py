@@ -1,6 +1,7 @@
 """Facts about the machines that a result is for.
 
-Sources: `onnxruntime/core/mlas/lib/platform.cpp` (which kernel runs on which instruction set: before VNNI, `vpmaddubsw` adds two u8·s8
+Sources: `onnxruntime/core/mlas/lib/platform.cpp` (which kernel runs on which instruction set: before VNNI,
+    `vpmaddubsw` adds two u8·s8
 products in a saturating int16) and `core/optimizer/qdq_transformer` (what fuses).
 """
 
@@ -16,8 +17,9 @@ class Target:
     Args:
         name: What `--target` takes.
         provider: Execution provider that runs the integer kernels.
-        weight_qmax: Largest magnitude of an INT8 weight. 127 where integer dot products are exact. 64 where u8·s8 pairs are summed in a
-            saturating int16: two products of 255 · 64 = 16,320 add to 32,640 ≤ 32,767, so no sum can saturate.
+        weight_qmax: Largest magnitude of an INT8 weight. 127 where integer dot products are exact. 64 where u8·s8
+            pairs are summed in a saturating int16: two products of 255 · 64 = 16,320 add to 32,640 ≤ 32,767, so no
+                sum can saturate.
         channel_multiple: Channel counts that the fast kernels want.
         note: What a user should know; shown in the report.
     """
@@ -38,7 +40,8 @@ TARGETS: dict[str, Target] = {
             "cpu",
             weight_qmax=64,
             channel_multiple=8,
-            note="This CPU kind has no VNNI: full-range INT8 weights would saturate in its 16-bit sums, so weights use 7 bits (−64…64).",
+            note="this kind of CPU has no VNNI: full-range INT8 weights would saturate in its 16-bit sums, so weights "
+            "use 7 bits (−64 to 64)",
         ),
         Target("arm64", "cpu", weight_qmax=127, channel_multiple=8),
     )

@@ -1,9 +1,11 @@
-"""What a pass is: a frozen config and four functions, so that the decision can be read apart from the edit, and retried.
+"""What a pass is: a frozen config and four functions, so that the decision can be read apart from the edit, and
+retried.
 
 plan(model, ctx) -> Plan              reads and decides; changes nothing
 apply(model, plan, ctx) -> Model      does what the plan says, on a copy
 prove(before, after, plan, ctx)       valid, and equal where it must be equal
-relax(plan, evidence) -> Plan | None  the same plan with its worst units left as they were; None when nothing is left to give
+relax(plan, evidence) -> Plan | None  the same plan with its worst units left as they were; None when nothing is left
+to give
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ class Plan(Record):
     Args:
         pass_name: The pass that made it.
         version: onnxcomp's.
-        source_sha256: Of the model's canonical graph structure: a plan is replayed only on the model that it was made for.
+        source_sha256: Of the model's canonical graph structure: a plan is replayed only on the model that it was made
+            for.
         target: Name of the target.
     """
 

@@ -1,4 +1,5 @@
-"""The fusion audit: what ONNX Runtime really runs of a quantised model, and which nodes were written as INT8 in vain."""
+"""The fusion audit: what ONNX Runtime really runs of a quantised model, and which nodes were written as INT8 in
+vain."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from onnxcomp.runtime.session import SessionConfig
 def audit(model: ir.Model, plan: QuantPlan, config: SessionConfig) -> FusionAudit:
     """Lets ONNX Runtime optimise `model`, and counts.
 
-    A node is found again by the names of its outputs: fusions rename nodes, but what they compute keeps its name, or the name that stands
+    A node is found again by the names of its outputs: fusions rename nodes, but what they compute keeps its name, or
+        the name that stands
     right behind its quantisation.
     """
     optimized = optimized_graph(model, config)

@@ -15,9 +15,9 @@ from onnxcomp.passes.quantize.sites import Site
 def settle(sites: Sequence[Site], excluded: frozenset[str] = frozenset()) -> list[Site]:
     """The largest set of sites without `excluded` in which no site is converted in vain.
 
-    WEIGHTED sites stay: they are why one quantises. COMPUTED and CARRIED sites stay only between INT8 neighbours: every activation that
-    they read is INT8 anyway, and at least one INT8 site reads what they write. Removing one can strand its neighbours, so they are asked
-    again, each at most once for each neighbour that left: linear in the size of the graph.
+    WEIGHTED sites stay: they are why one quantises. COMPUTED and CARRIED sites stay only between INT8 neighbours: every
+    activation that they read is INT8 anyway, and at least one INT8 site reads what they write. Removing one can strand
+    its neighbours, so they are asked again, each at most once for each neighbour that left: linear in the graph.
     """
     kept: dict[int, Site] = {id(s.node): s for s in sites if s.name not in excluded}
     readers: dict[int, set[int]] = defaultdict(set)
@@ -32,9 +32,9 @@ def settle(sites: Sequence[Site], excluded: frozenset[str] = frozenset()) -> lis
     queue = deque(kept)
     while queue:
         key = queue.popleft()
-        site = kept.get(key)
-        if site is None or site.kernel.role is Role.WEIGHTED:
+        if key not in kept or kept[key].kernel.role is Role.WEIGHTED:
             continue
+        site = kept[key]
         fed = all(is_constant(v) or writer.get(id(v)) in kept or wanted[id(v)] > 0 for v in site.inputs)
         read = any(r in kept for v in site.outputs for r in readers[id(v)])
         if fed and read:
@@ -48,9 +48,9 @@ def settle(sites: Sequence[Site], excluded: frozenset[str] = frozenset()) -> lis
 def quantized_values(sites: Iterable[Site]) -> tuple[dict[str, ir.Value], set[str]]:
     """Activations that are written as uint8, by name, and those among them that *every* reader takes from there.
 
-    A value is quantised when an INT8 site reads it, or when an INT8 site writes it whose kernel exists only with an integer output. The
-    second set holds the values whose producer is such a site: the float original must not be read any more, or the kernel is not fused.
-    A Gemm or MatMul can give a float output, which its float readers then take.
+    A value is quantised when an INT8 site reads it, or when an INT8 site writes it whose kernel exists only with an
+    integer output. The second set holds the values whose producer is such a site: the float original must not be read
+    any more, or the kernel is not fused. A Gemm or MatMul can give a float output, which its float readers then take.
     """
     sites = list(sites)
     values: dict[str, ir.Value] = {}

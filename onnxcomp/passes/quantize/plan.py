@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from onnxcomp.passes.base import Plan
 from onnxcomp.report.reasons import Reason
 from onnxcomp.report.structures import Record, Skip
@@ -30,7 +32,8 @@ class QParams(Record):
 
 
 class NodeDecision(Record):
-    """The precision of one node. `code` and `sentence` say why a node is float; `macs`: its multiply-accumulates, when known."""
+    """The precision of one node. `code` and `sentence` say why a node is float; `macs`: its multiply-accumulates,
+    when known."""
 
     precision: Precision
     op_type: str
@@ -44,16 +47,17 @@ class QuantPlan(Plan):
 
     Args:
         nodes: Every node that has an integer kernel or is heavy, by name.
-        tensors: Every activation and weight that an INT8 node may read or write, by name. A weight that is read along two different axes
-            has one entry for each, named `weight@axis`.
+        tensors: Every activation and weight that an INT8 node may read or write, by name. A weight that is read along
+            two different axes has one entry for each, named `weight@axis`.
         ties: Tensor → the tensor whose parameters it shares, because the operator between them only moves values.
-        sensitivity: Node → error of the model's outputs (1 − cosine) with only this node in INT8; filled when relaxing needed it.
+        sensitivity: Node → error of the model's outputs (1 − cosine) with only this node in INT8; filled when
+            relaxing needed it.
     """
 
     nodes: dict[str, NodeDecision]
     tensors: dict[str, QParams]
-    ties: dict[str, str] = {}
-    sensitivity: dict[str, float] = {}
+    ties: dict[str, str] = Field(default_factory=dict)
+    sensitivity: dict[str, float] = Field(default_factory=dict)
 
     def changes(self) -> frozenset[str]:
         return self.quantized()

@@ -16,7 +16,7 @@ from onnxcomp.model.cost import cost
 from onnxcomp.model.fingerprint import structure_sha256
 from onnxcomp.ops.attributes import constant
 from onnxcomp.ops.kernels import QUANTIZATION_OPERATORS, Role
-from onnxcomp.passes.base import Context, Evidence, Proof
+from onnxcomp.passes.base import Context, Evidence, Plan, Proof
 from onnxcomp.passes.quantize import affine
 from onnxcomp.passes.quantize.audit import audit, unfused
 from onnxcomp.passes.quantize.placement import quantized_values, settle, ties
@@ -50,7 +50,8 @@ class QuantizeConfig(Record):
 
 
 class Quantize:
-    """Static INT8: uint8 activations, int8 weights per output channel, as QDQ that ONNX Runtime fuses into integer kernels."""
+    """Static INT8: uint8 activations, int8 weights per output channel, as QDQ that ONNX Runtime fuses into integer
+    kernels."""
 
     name = "quantize"
     needs_calibration = True
@@ -65,49 +66,41 @@ class Quantize:
             UsageError: No calibration feeds.
             DataError: The calibration set is empty or can't be read.
         """
-        header = {
-            "pass_name": self.name,
-            "version": __version__,
-            "source_sha256": structure_sha256(model),
-            "target": ctx.target.name,
-        }
+        header = Plan(
+            pass_name=self.name,
+            version=__version__,
+            source_sha256=structure_sha256(model),
+            target=ctx.target.name,
+        )
         present = sorted({n.op_type for n in model.graph.all_nodes() if n.op_type in QUANTIZATION_OPERATORS})
         if present:
-            skip = Skip(
-                node="",
-                op_type=present[0],
-                code=Reason.ALREADY_QUANTIZED,
-                sentence=f"the model holds {', '.join(present[:4])} already",
-            )
-            return QuantPlan(**header, nodes={}, tensors={}, skips=(skip,))
+            sentence = f"the model holds {', '.join(present[:4])} already"
+            skip = Skip(node="", op_type=present[0], code=Reason.ALREADY_QUANTIZED, sentence=sentence)
+            return _plan(header, (skip,))
         sites, skips = find_sites(model, ctx.only, ctx.exclude)
         settled = settle(sites)
         if not any(s.kernel.role is Role.WEIGHTED for s in settled):
-            return QuantPlan(**header, nodes={}, tensors={}, skips=tuple(skips))
+            return _plan(header, skips)
         if ctx.calibration is None:
-            raise UsageError(
-                "static INT8 needs calibration data",
-                hint="give some with --calibration data.npz (or images:DIR, a folder of .npz, random:64)",
-            )
-        values, _ = quantized_values(settled)
+            hint = "give some with --calibration data.npz (or images:DIR, a folder of .npz, random:64)"
+            raise UsageError("static INT8 needs calibration data", hint=hint)
         tied = ties(settled)
-        watched = [name for name in values if name not in tied]
         seen = observe(
-            model, watched, ctx.calibration, ctx.session, exact=self.config.exact_histograms,
+            model,
+            [name for name in quantized_values(settled)[0] if name not in tied],
+            ctx.calibration,
+            ctx.session,
+            exact=self.config.exact_histograms,
             progress=lambda done, total: ctx.progress("calibrating", done, total),
-        )  # fmt: skip
+        )
         settled, more = _observed_only(settled, seen, tied)
-        skips += more
+        skips = [*skips, *more]
         activations = self._activations(settled, seen, tied)
         tensors = activations | _weights(settled, ctx.target.weight_qmax, tied, activations)
-        macs = cost(model, ctx.shapes).by_node
-        kept = {s.name for s in settled}
-        nodes = {
-            s.name: _decision(s, s.name in kept, macs.get(s.name))
-            for s in sites
-            if s.name not in {k.node for k in skips}
-        }
-        return QuantPlan(**header, nodes=nodes, tensors=tensors, ties=tied, skips=tuple(skips))
+        macs, kept = cost(model, ctx.shapes).by_node, {s.name for s in settled}
+        skipped = {s.node for s in skips}
+        nodes = {s.name: _decision(s, s.name in kept, macs.get(s.name)) for s in sites if s.name not in skipped}
+        return _plan(header, skips, nodes, tensors, tied)
 
     def apply(self, model: ir.Model, plan: QuantPlan, ctx: Context) -> ir.Model:
         """Writes the plan; needs no data."""
@@ -117,8 +110,9 @@ class Quantize:
         """Asks ONNX Runtime what it made of the result: which nodes run as integer kernels, which do not."""
         found = audit(after, plan, ctx.session)
         left = unfused(found)
-        sentence = f"{sum(found.integer_kernels.values())} integer kernels in the optimised graph, {sum(found.float_heavy.values())} heavy float operators"
-        return Proof(passed=bool(found.integer_kernels), sentences=(sentence,), audit=found, unfused=left)
+        integer, heavy = sum(found.integer_kernels.values()), sum(found.float_heavy.values())
+        sentence = f"{integer} integer kernels in the optimised graph, {heavy} heavy float operators"
+        return Proof(passed=bool(integer), sentences=(sentence,), audit=found, unfused=left)
 
     def relax(self, plan: QuantPlan, evidence: Evidence[QuantPlan]) -> QuantPlan | None:
         """The plan with its worst nodes in float again, or None when no weighted node would be left in INT8."""
@@ -151,6 +145,17 @@ class Quantize:
         return result
 
 
+def _plan(
+    header: Plan,
+    skips: Sequence[Skip],
+    nodes: dict[str, NodeDecision] | None = None,
+    tensors: dict[str, QParams] | None = None,
+    tied: dict[str, str] | None = None,
+) -> QuantPlan:
+    rest = {"skips": tuple(skips), "nodes": nodes or {}, "tensors": tensors or {}, "ties": tied or {}}
+    return QuantPlan(**header.model_dump() | rest)
+
+
 def _weights(
     sites: Sequence[Site], qmax: int, tied: dict[str, str], activations: dict[str, QParams]
 ) -> dict[str, QParams]:
@@ -178,7 +183,8 @@ def _weights(
 
 
 def _observed_only(sites: list[Site], seen: dict[str, Observed], tied: dict[str, str]) -> tuple[list[Site], list[Skip]]:
-    """Drops the sites with a tensor that calibration never reached or found not finite, or whose weight is not finite."""
+    """Drops the sites with a tensor that calibration never reached or found not finite, or whose weight is not
+    finite."""
     skips: list[Skip] = []
 
     def trouble(site: Site) -> Reason | None:
@@ -256,7 +262,8 @@ def _sensitive(plan: QuantPlan, evidence: Evidence[QuantPlan]) -> frozenset[str]
     total = sum(plan.sensitivity.get(n, 0.0) for n in order)
     if total <= 0 or evidence.error <= 0:
         return frozenset(order[: max(1, len(order) // 4)])
-    remaining, chosen = total, []
+    remaining = total
+    chosen: list[str] = []
     goal = total * min(0.9, SAFETY * evidence.allowed / evidence.error)
     for name in order:
         if remaining <= goal and chosen:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxcomp.ops.attributes import constant, is_constant, is_standard, qualified
@@ -126,11 +125,11 @@ def _weighted(node: ir.Node, kernel: Kernel) -> Site | Skip:
         return _skip(node, Reason.UNSUPPORTED_FORM, "its weight is empty")
     absorbed: tuple[ir.Node, ...] = ()
     last = node
-    channels = weight.const_value.shape[0 if kernel.weight_axis is None else kernel.weight_axis(node)]
-    if bias is not None and not _is_channel_vector(bias, int(channels)):
+    channels = weight.const_value.numpy().shape[0 if kernel.weight_axis is None else kernel.weight_axis(node)]
+    if bias is not None and not _is_channel_vector(bias, channels):
         return _skip(node, Reason.UNSUPPORTED_FORM, "its bias is not one constant for each output channel")
     if node.op_type == "MatMul":
-        add = _bias_add(node, int(channels))
+        add = _bias_add(node, channels)
         if add is not None:
             absorbed, last = (add,), add
             bias = next(v for v in add.inputs if v is not None and v is not node.outputs[0])
@@ -190,8 +189,8 @@ def _bias_add(node: ir.Node, channels: int) -> ir.Node | None:
 def _is_channel_vector(value: ir.Value, channels: int) -> bool:
     if not is_constant(value) or value.const_value is None or value.const_value.dtype != ir.DataType.FLOAT:
         return False
-    shape = tuple(value.const_value.shape)
-    return bool(np.prod(shape) == channels and (not shape or shape[-1] == channels))
+    shape = value.const_value.numpy().shape
+    return value.const_value.size == channels and (not shape or shape[-1] == channels)
 
 
 def _no_kernel(node: ir.Node) -> Skip | None:

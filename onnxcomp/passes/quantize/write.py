@@ -1,4 +1,5 @@
-"""Writes a plan into a graph as QuantizeLinear/DequantizeLinear pairs: the only place where quantisation edits a model."""
+"""Writes a plan into a graph as QuantizeLinear/DequantizeLinear pairs: the only place where quantisation edits a
+model."""
 
 from __future__ import annotations
 
@@ -18,8 +19,10 @@ ZERO_POINT_TYPES = {"uint8": np.uint8, "int8": np.int8}
 def write_qdq(model: ir.Model, plan: QuantPlan) -> ir.Model:
     """A copy of `model` (canonical form) with the plan's INT8 nodes between DequantizeLinear and QuantizeLinear.
 
-    Activations: uint8, per tensor. Weights: int8, symmetric, per output channel. Bias: int32 at scale s_x·s_w. Scales and zero points are
-    0-d (a shape [1] makes ONNX Runtime's saved graphs fail at QLinearAdd), and a zero point is always there (MaxPool needs it to fuse).
+    Activations: uint8, per tensor. Weights: int8, symmetric, per output channel. Bias: int32 at scale s_x·s_w. Scales
+        and zero points are
+    0-d (a shape [1] makes ONNX Runtime's saved graphs fail at QLinearAdd), and a zero point is always there (MaxPool
+    needs it to fuse).
     """
     result = clone(model)
     sites, _ = find_sites(result, (), ())
@@ -44,7 +47,8 @@ class _Writer:
         self._parameters: dict[tuple[str, bytes], ir.Value] = {}
 
     def activation(self, value: ir.Value, replaced: bool) -> ir.Value:
-        """Inserts Q → DQ behind `value` and returns the dequantised value; with `replaced`, everybody reads that one."""
+        """Inserts Q → DQ behind `value` and returns the dequantised value; with `replaced`, everybody reads that
+        one."""
         params = self._params(self._names[id(value)])
         producer = value.producer()
         scale, zero_point = self._scale(params), self._zero_point(params)

@@ -1,0 +1,126 @@
+"""What a verb shows: the report on stdout in the chosen format, the files of --report, and the verdict last on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxcomp.cli.console import console
+from onnxcomp.errors import UsageError, WriteError
+
+if TYPE_CHECKING:
+    from onnxcomp.report.structures import Benchmark, Report
+
+
+def show(report: Report, values: Mapping[str, Any]) -> None:
+    """The report where it was asked for, and the verdict line. Warnings go to stderr where stdout is for a machine."""
+    from onnxcomp.report.terminal import note_lines, render, verdict_line
+
+    for path in values["reports"]:
+        write_report(report, path)
+    no_color, kind, quiet = values["no_color"], values["format_"], values["quiet"]
+    err = console(stderr=True, no_color=no_color)
+    if kind != "table":
+        write_stdout(FORMATS[kind](report))
+        if not quiet:
+            err.print(note_lines([n for n in report.notes if n.level == "warning"]))
+    elif not quiet:
+        _print(render(report, verbose=bool(values["verbose"])), no_color)
+    if not quiet:
+        err.print(verdict_line(report), soft_wrap=True)
+
+
+def show_benchmark(result: Benchmark, values: Mapping[str, Any]) -> None:
+    """The table of `bench`, and whether it can be trusted."""
+    from onnxcomp.report.markdown import benchmark_markdown
+    from onnxcomp.report.terminal import benchmark_line, benchmark_table
+
+    no_color, kind = values["no_color"], values["format_"]
+    if kind == "json":
+        write_stdout(_json(result))
+    elif kind == "markdown":
+        write_stdout(benchmark_markdown(result))
+    else:
+        _print(benchmark_table(result), no_color)
+    if not values["quiet"]:
+        console(stderr=True, no_color=no_color).print(benchmark_line(result), soft_wrap=True)
+
+
+def check_reports(values: Mapping[str, Any]) -> None:
+    """Refuses report paths that could not be written, before any work is done.
+
+    Raises:
+        UsageError: The suffix names no format of reports.
+        WriteError: It is a folder, or lies in none.
+    """
+    for path in values["reports"]:
+        if path.suffix not in SUFFIXES:
+            raise UsageError(
+                f"--report {path}: no report is written as {path.suffix or 'a file without suffix'}",
+                hint=f"the suffix chooses the format: {' or '.join(SUFFIXES)}",
+            )
+        if path.is_dir():
+            raise WriteError(f"--report {path} is a folder", hint="name a file in it")
+        if not path.absolute().parent.is_dir():
+            raise WriteError(f"--report {path}: the folder does not exist", hint="make it first")
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Writes the report atomically, as its suffix says.
+
+    Raises:
+        WriteError: It can't be written.
+    """
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(SUFFIXES[path.suffix](report), encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise WriteError(f"the report {path} can't be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_stdout(text: str) -> None:
+    """Raises:
+    WriteError: stdout can't take it (a full disk); a reader that went away is no error.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_stdout()
+    except OSError as error:
+        _discard_stdout()
+        raise WriteError(f"the report can't be written to stdout: {error.strerror or error}") from error
+
+
+def _print(renderable: Any, no_color: bool) -> None:
+    out = console(stderr=False, no_color=no_color)
+    with out.capture() as captured:
+        out.print(renderable)
+    write_stdout(captured.get())
+
+
+def _discard_stdout() -> None:
+    """What is still in the buffer must not fail again when Python exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _json(record: Report | Benchmark) -> str:
+    from onnxcomp.report.text import harmless_json
+
+    return harmless_json(record.model_dump_json(by_alias=True, indent=2)) + "\n"
+
+
+def _markdown(report: Report) -> str:
+    from onnxcomp.report.markdown import markdown
+
+    return markdown(report)
+
+
+FORMATS: Mapping[str, Callable[[Report], str]] = {"json": _json, "markdown": _markdown}
+SUFFIXES: Mapping[str, Callable[[Report], str]] = {".json": _json, ".md": _markdown}

@@ -1,0 +1,97 @@
+"""The last word of `optimize`: the original against the whole result; what is not better is undone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxcomp import __version__
+from onnxcomp.driver.facts import host_line, versions, with_provenance
+from onnxcomp.driver.latency import measure
+from onnxcomp.driver.options import Options
+from onnxcomp.driver.reporting import Measured, Subject, fill, gain
+from onnxcomp.driver.result import Result
+from onnxcomp.driver.steps import StepResult, decide
+from onnxcomp.driver.trial import NotRunnable
+from onnxcomp.driver.workbench import Workbench, data_facts, find_target
+from onnxcomp.model.load import LoadedModel
+from onnxcomp.report.structures import Report, StepReport, StepStatus, Verdict
+
+FINAL_SECONDS = 4.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """A kept step, and the model that it started from."""
+
+    step: StepResult
+    before: ir.Model
+
+
+def conclude(bench: Workbench, recipe: str, done: list[Done], steps: Sequence[StepReport]) -> Result:
+    """Measures the whole result, longer than any step; undoes steps from the end while it is not better."""
+    reason = "no step was kept"
+    while done:
+        current = done[-1].step.model
+        judgement = bench.judge.judge(current)
+        timing = measure(
+            {"before": bench.loaded.model, "after": current},
+            bench.feed,
+            bench.context.session,
+            bench.clock,
+            min_seconds=FINAL_SECONDS,
+            attempts=3,
+        )
+        names = [d.step.report.name for d in done]
+        learned = data_facts(bench.calibration) if "quantize" in names else None
+        result = Subject.in_memory(with_provenance(current, bench.loaded.sha256, recipe, names, learned))
+        shrink = bench.loaded.bytes / result.size
+        kept, reason = decide(timing, shrink, bench.options.goal, exact=False, measurable=bench.target_is_host)
+        failed = [g for g in judgement.gates if not g.passed]
+        if kept and not failed:
+            if timing.verdict == "UNSTABLE":
+                bench.warn(f"latency not proven: {timing.reason}")
+            sentence = gain(bench.loaded.bytes, result.size, timing)
+            measured = Measured(judgement, timing)
+            report = fill("optimize", bench, Verdict.PASSED, sentence, result, steps=steps, measured=measured)
+            return Result(result.model, report, done[-1].step.plan, bench.loaded.path)
+        if failed:
+            reason = f"{failed[0].name} is {failed[0].value:.4f}, wanted {failed[0].wanted}"
+        steps = _undone(steps, done.pop().step.report.name, reason)
+    return handed_back("optimize", bench, steps, f"the original is handed back: {_why_nothing(steps, reason)}")
+
+
+def handed_back(command: str, bench: Workbench, steps: Sequence[StepReport], sentence: str) -> Result:
+    """The original as the result, with the reasons."""
+    report = fill(command, bench, Verdict.NOTHING_GAINED, sentence, Subject.of(bench.loaded), steps=steps)
+    return Result(bench.loaded.model, report, None, bench.loaded.path)
+
+
+def unproved(loaded: LoadedModel, options: Options, error: NotRunnable) -> Result:
+    """The original, because nothing could be shown of any other: no feed that it runs on is known."""
+    facts = Subject.of(loaded).facts({})
+    report = Report(
+        command="optimize",
+        version=__version__,
+        verdict=Verdict.NOTHING_GAINED,
+        sentence=f"the original is handed back: {error.message}; {error.hint}",
+        exit_code=0,
+        target=find_target(options.target)[0].name,
+        host=host_line(),
+        seed=options.seed,
+        versions=versions(),
+        source=facts,
+        result=facts,
+    )
+    return Result(loaded.model, report, None, loaded.path)
+
+
+def _undone(steps: Sequence[StepReport], name: str, reason: str) -> list[StepReport]:
+    update = {"status": StepStatus.UNDONE, "why": f"the whole result was not better: {reason}"}
+    return [s.model_copy(update=update) if s.name == name and s.status is StepStatus.KEPT else s for s in steps]
+
+
+def _why_nothing(steps: Sequence[StepReport], reason: str) -> str:
+    return "; ".join(f"{s.name}: {s.why}" for s in steps) or reason

@@ -1,0 +1,104 @@
+"""One pass with the user's numbers: no search, gates only where they were set, a loud warning where it is slower."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxcomp.driver.conclusion import FINAL_SECONDS, handed_back
+from onnxcomp.driver.facts import with_provenance
+from onnxcomp.driver.latency import measure
+from onnxcomp.driver.options import Options
+from onnxcomp.driver.reporting import Measured, Subject, fill, gain
+from onnxcomp.driver.result import Result
+from onnxcomp.driver.steps import EXACT, EXACT_COSINE, SLOWEST, batch_cosine
+from onnxcomp.driver.workbench import Workbench, data_facts, prepare
+from onnxcomp.errors import GateError, ModelError, UsageError
+from onnxcomp.evaluate.gates import Gates
+from onnxcomp.evaluate.proof import check_batches, check_structure
+from onnxcomp.model.load import ModelSource
+from onnxcomp.passes.base import Evidence, Pass, Plan, Proof
+from onnxcomp.report.structures import StepReport, StepStatus, Verdict
+
+LOUD_COSINE = 0.99
+"""Below it a warning says that `optimize` would not keep the result."""
+
+CALIBRATION_HINT = "give some with --calibration data.npz (or images:DIR, a folder of .npz, random:64)"
+
+
+def run_single(step: Pass[Any], model: ModelSource, options: Options, plan: Plan | None) -> Result:
+    """Plans (or replays `plan`), applies, proves, judges, measures.
+
+    Raises:
+        UsageError: The pass needs calibration data and there is none.
+        GateError: A gate that the user set is not met.
+        ModelError: The result would not be valid.
+    """
+    bench = prepare(model, options, Gates(options.min_cosine, options.max_drop))
+    start = bench.canonical if step.name in EXACT else bench.simplified()
+    if plan is None and step.needs_calibration and bench.calibration is None:
+        raise UsageError(f"{step.name} needs calibration data", hint=CALIBRATION_HINT)
+    current: Any = plan if plan is not None else step.plan(start, bench.context)
+    if not current.changes():
+        why = (
+            current.skips[0].sentence
+            if len(current.skips) == 1
+            else "no node of this model can be changed by this pass"
+        )
+        report = StepReport(name=step.name, status=StepStatus.NOTHING_TO_DO, why=why, skips=current.left_alone())
+        return handed_back(step.name, bench, [report], f"the original is handed back: {why}")
+    candidate, proof, current = _applied(step, start, current, bench)
+    complaint = check_structure(bench.loaded.model, candidate)
+    judgement = bench.judge.judge(candidate)
+    wanted = EXACT_COSINE if step.name in EXACT else batch_cosine(judgement.error)
+    complaint = complaint or check_batches(bench.loaded.model, candidate, bench.feed, bench.context.session, wanted)
+    if complaint is not None:
+        hint = "the input is unchanged; please report this with the model"
+        raise ModelError(f"the result would not be valid, so it was not written: {complaint}", hint=hint)
+    for gate in judgement.gates:
+        if not gate.passed:
+            hint = "`onnxcomp optimize` leaves the worst nodes in float until the gate holds"
+            raise GateError(f"{gate.name} is {gate.value:.4f}, wanted {gate.wanted}; nothing was written", hint=hint)
+    timing = measure(
+        {"before": bench.loaded.model, "after": candidate},
+        bench.feed,
+        bench.context.session,
+        bench.clock,
+        min_seconds=FINAL_SECONDS,
+        attempts=3,
+    )
+    if timing.speedup["after"] < SLOWEST and bench.target_is_host:
+        bench.warn(f"SLOWER: the result runs {timing.speedup['after']:.2f} × as fast as the original on this machine")
+    if judgement.error > 1 - LOUD_COSINE:
+        bench.warn(
+            f"an output has cosine {1 - judgement.error:.4f} to the original; `onnxcomp optimize` would not keep this"
+        )
+    report = StepReport(
+        name=step.name,
+        status=StepStatus.KEPT,
+        why="as asked",
+        changed=len(current.changes()),
+        summary=proof.sentences,
+        skips=current.left_alone(),
+        audit=proof.audit,
+    )
+    learned = data_facts(bench.calibration)
+    named = with_provenance(candidate, bench.loaded.sha256, current.model_dump_json(), [step.name], learned)
+    result = Subject.in_memory(named)
+    sentence = gain(bench.loaded.bytes, result.size, timing)
+    filled = fill(
+        step.name, bench, Verdict.DONE, sentence, result, steps=[report], measured=Measured(judgement, timing)
+    )
+    return Result(named, filled, current, bench.loaded.path)
+
+
+def _applied(step: Pass[Any], start: ir.Model, plan: Any, bench: Workbench) -> tuple[ir.Model, Proof, Any]:
+    """The candidate with its proof, and the plan that stands: nodes that were changed in vain are taken out once."""
+    candidate = step.apply(start, plan, bench.context)
+    proof = step.prove(start, candidate, plan, bench.context)
+    relaxed = step.relax(plan, Evidence("fusion", nodes=proof.unfused)) if proof.unfused else None
+    if relaxed is None:
+        return candidate, proof, plan
+    candidate = step.apply(start, relaxed, bench.context)
+    return candidate, step.prove(start, candidate, relaxed, bench.context), relaxed
