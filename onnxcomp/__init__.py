@@ -12,8 +12,12 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from onnxcomp.driver.jobs import bench, optimize, quantize, simplify, verify
+    from onnxcomp.driver.result import Result
 
-_HOMES = dict.fromkeys(("Result", "bench", "optimize", "quantize", "simplify", "verify"), "onnxcomp.driver")
+_HOMES = {
+    "Result": "onnxcomp.driver.result",
+    **dict.fromkeys(("bench", "optimize", "quantize", "simplify", "verify"), "onnxcomp.driver.jobs"),
+}
 
 __all__ = ["Result", "__version__", "bench", "optimize", "quantize", "simplify", "verify"]
 

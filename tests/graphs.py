@@ -40,7 +40,9 @@ def feeds(model: ir.Model, count: int = 4, *, batch: int = 1, seed: int = 1, sca
     rng = np.random.default_rng(seed)
     return [
         {
-            v.name: (rng.standard_normal([d if isinstance(d, int) else batch for d in v.shape]) * scale).astype(v.dtype.numpy())
+            v.name: np.asarray(
+                rng.standard_normal([d if isinstance(d, int) else batch for d in v.shape]) * scale, v.dtype.numpy()
+            )
             for v in model.graph.inputs
         }
         for _ in range(count)

@@ -7,13 +7,15 @@ from math import frexp
 
 import numpy as np
 
-SIDE_BINS = 2048
-"""Bins on each side of zero. The width is the smallest power of two that covers the range, so 1,024 to 2,048 bins of the larger side are in use."""
+SIDE_BITS = 11
+SIDE_BINS = 2**SIDE_BITS
+"""Bins on each side of zero. The width is the smallest power of two that covers the range, so 1,024 to 2,048 bins of
+the larger side are in use."""
 
 
 @dataclass
 class Extremes:
-    """Exact minimum and maximum.
+    """Exact minimum and maximum. Once a NaN or an infinity was seen, `finite` is False and the bounds mean nothing.
 
     >>> e = Extremes(); e.add(np.array([1.0, -3.0])); (e.minimum, e.maximum)
     (-3.0, 1.0)
@@ -42,10 +44,11 @@ class Extremes:
 class Histogram:
     """A histogram anchored at zero whose bin width doubles as the range grows.
 
-    Bin i of `counts` covers [(i − SIDE_BINS)·w, (i − SIDE_BINS + 1)·w) with w = 2^`exponent`. When a value falls outside, neighbouring bins
-    are added two by two and w doubles: no count moves across a bin edge, so nothing is lost but resolution and no second pass is needed.
-    Because every width is a power of two on one grid, the result depends only on the values, not on their order or batching. Exact zeros
-    (half of all values after a Relu) are counted apart: in a bin they would count as its centre.
+    Bin i of `counts` covers [(i − SIDE_BINS)·w, (i − SIDE_BINS + 1)·w) with w = 2^`exponent`. When a value falls
+    outside, neighbouring bins are added two by two and w doubles: no count moves across a bin edge, so nothing is lost
+    but resolution and no second pass is needed. Because every width is a power of two on one grid, the result depends
+    only on the values, not on their order or batching. Exact zeros (half of all values after a Relu) are counted apart:
+    in a bin they would count as its centre.
     """
 
     exponent: int | None = None
@@ -62,7 +65,7 @@ class Histogram:
 
     def centres(self) -> np.ndarray:
         """Bin centres, float64 [2·SIDE_BINS]."""
-        return (np.arange(2 * SIDE_BINS) - SIDE_BINS + 0.5) * self.width
+        return np.asarray((np.arange(2 * SIDE_BINS) - SIDE_BINS + 0.5) * self.width)
 
     def add(self, values: np.ndarray) -> None:
         """Adds finite values of any shape; others are left out (`Extremes` reports them)."""
@@ -76,9 +79,10 @@ class Histogram:
                 largest = float(np.abs(nonzero).max(initial=0.0))
             if nonzero.size:
                 self._grow(_exponent_for(largest))
-                # Scaling by a power of two is exact, so the bin of a value does not depend on the float type.
-                index = np.floor(nonzero * nonzero.dtype.type(1.0 / self.width)).astype(np.int64) + SIDE_BINS
-                self.counts += np.bincount(index, minlength=2 * SIDE_BINS)
+                # In float64 a product with a power of two is exact: no overflow (float16), no tiny negative that
+                # becomes −0.
+                scaled = np.multiply(nonzero, 1.0 / self.width, dtype=np.float64)
+                self.counts += np.bincount(np.floor(scaled).astype(np.int64) + SIDE_BINS, minlength=2 * SIDE_BINS)
 
     def merge(self, other: Histogram) -> None:
         self.zeros += other.zeros
@@ -97,17 +101,15 @@ class Histogram:
 
 
 def _exponent_for(largest: float) -> int:
-    """The smallest e with `largest` < SIDE_BINS · 2^e, and not so small that 2^−e overflows float32."""
-    return max(frexp(largest / SIDE_BINS)[1], -126)
+    """The smallest e with `largest` < SIDE_BINS · 2^e, and not so small that 2^−e overflows float64."""
+    return max(frexp(largest)[1] - SIDE_BITS, -1022)
 
 
 def _coarsened(counts: np.ndarray, doublings: int) -> np.ndarray:
     """Bins added 2^`doublings` by 2^`doublings`, keeping the array's length and zero in its middle."""
     if doublings == 0:
         return counts
-    factor = 2 ** min(doublings, SIDE_BINS.bit_length() - 1)
-    if doublings > SIDE_BINS.bit_length() - 1:  # everything falls into the two bins around zero
-        factor = SIDE_BINS
+    factor = 2 ** min(doublings, SIDE_BITS)  # from there on everything is in the two bins around zero
     kept = counts.reshape(-1, factor).sum(axis=1)
     result = np.zeros_like(counts)
     start = SIDE_BINS - SIDE_BINS // factor

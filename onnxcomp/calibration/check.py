@@ -17,8 +17,8 @@ def checked(reader: Reader, signature: Signature) -> Reader:
     """The same reader, with each feed checked when it is read; samples are counted from 0.
 
     Raises:
-        DataError: While iterating: a missing or unexpected input, a wrong dtype, rank or size, NaN or infinity, symbols
-            that differ within one feed, no feeds at all, or another number of them than the reader said.
+        DataError: While iterating: a missing or unexpected input, a wrong dtype, rank or size, NaN or infinity, no
+            feeds at all, or another number of them than the reader said.
     """
 
     def whole() -> Iterator[Feed]:
@@ -47,11 +47,10 @@ def check_feed(feed: Feed, signature: Signature, where: str) -> None:
     for name in feed:
         if name not in wanted:
             raise DataError(f"{where}: the model has no input {name!r}", hint=nearest(str(name), wanted))
-    sizes: dict[str, tuple[int, str]] = {}
     for port in signature.inputs:
         if port.name not in feed:
             raise DataError(f"{where}: input {port.name!r} is missing", hint=nearest(port.name, feed))
-        _check_value(feed[port.name], port, sizes, f"{where}: input {port.name!r}")
+        _check_value(feed[port.name], port, f"{where}: input {port.name!r}")
 
 
 def check_dtype(dtype: np.dtype, port: Port, where: str) -> None:
@@ -65,13 +64,13 @@ def check_dtype(dtype: np.dtype, port: Port, where: str) -> None:
     )
 
 
-def _check_value(value: object, port: Port, sizes: dict[str, tuple[int, str]], where: str) -> None:
+def _check_value(value: object, port: Port, where: str) -> None:
     if port.dtype is None:  # strings, sequences, optionals: ORT knows best
         return
     if not isinstance(value, np.ndarray):
         raise DataError(f"{where} is a {type(value).__name__}, not an array", hint="Wrap it: np.asarray(value).")
     check_dtype(value.dtype, port, where)
-    _check_shape(value.shape, port, sizes, where)
+    _check_shape(value.shape, port, where)
     if not (finite := np.isfinite(value)).all():
         bad = value[~finite]
         what = "NaN" if np.isnan(bad).any() else "infinity"
@@ -82,7 +81,8 @@ def _check_value(value: object, port: Port, sizes: dict[str, tuple[int, str]], w
         )
 
 
-def _check_shape(shape: tuple[int, ...], port: Port, sizes: dict[str, tuple[int, str]], where: str) -> None:
+def _check_shape(shape: tuple[int, ...], port: Port, where: str) -> None:
+    # Equal symbols need not be equal sizes: exporters reuse names, and ONNX Runtime takes such feeds too.
     if 0 in shape:
         raise DataError(f"{where} is empty: shape {list(shape)}")
     if port.shape is None:
@@ -96,7 +96,3 @@ def _check_shape(shape: tuple[int, ...], port: Port, sizes: dict[str, tuple[int,
     for axis, (size, dim) in enumerate(zip(shape, port.shape, strict=True)):
         if isinstance(dim, int) and size != dim:
             raise DataError(f"{where} has shape {list(shape)}, and the model takes {wanted}: axis {axis} must be {dim}")
-        if isinstance(dim, str):
-            known, other = sizes.setdefault(dim, (size, port.name))
-            if known != size:
-                raise DataError(f"{where} has {dim} = {size}, and input {other!r} of the same feed has {dim} = {known}")

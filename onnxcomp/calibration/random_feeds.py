@@ -95,7 +95,7 @@ def resolve_shapes(signature: Signature, shapes: Shapes) -> dict[str, tuple[int,
     """The shapes of all inputs. A whole shape given for one input settles its symbols in the others too.
 
     Raises:
-        UsageError: An unknown name, a size below 1, or two sizes for one symbol.
+        UsageError: An unknown name, or a size below 1.
         DataError: As for `resolve_shape`.
     """
     ports = {port.name: port for port in signature.inputs}
@@ -108,8 +108,8 @@ def resolve_shapes(signature: Signature, shapes: Shapes) -> dict[str, tuple[int,
             raise UsageError(f"shape {name}={','.join(map(str, sizes))}: sizes are above zero, one for a dimension")
     for name in ports.keys() & shapes.keys():
         for dim, size in zip(ports[name].shape or (), resolve_shape(ports[name], shapes), strict=False):
-            if isinstance(dim, str) and dim not in ports and settled.setdefault(dim, (size,)) != (size,):
-                raise UsageError(f"dimension {dim!r} can't be {settled[dim][0]} and {size} at once")
+            if isinstance(dim, str) and dim not in ports:
+                settled.setdefault(dim, (size,))  # exporters reuse names for different sizes: no contradiction
     return {name: resolve_shape(port, settled) for name, port in ports.items()}
 
 

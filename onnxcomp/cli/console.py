@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -13,25 +14,33 @@ from rich.text import Text
 
 from onnxcomp.cli.help import plain
 
-PIPE_WIDTH = 80
+WIDTH = 80
 Progress = Callable[[str, int, int | None], None]
 
 
-def console(*, stderr: bool, no_color: bool) -> Console:
-    """A console that obeys --no-color, NO_COLOR and TERM=dumb: there it writes no control codes at all.
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """rich would end the program with 1, which means a failed gate here; the job's own exit code shall stand."""
+        self.quiet = True
 
-    In a pipe it is as wide as COLUMNS says, else 80 columns.
+
+def console(*, stderr: bool, no_color: bool) -> Console:
+    """A console that obeys --no-color, NO_COLOR and TERM=dumb: there its text has no control codes at all.
+
+    As wide as the terminal, in a pipe as COLUMNS says, and never below 80 columns: cut figures are worse than wrapped.
     """
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else max(40, int(os.environ.get("COLUMNS", "0") or 0) or PIPE_WIDTH)
-    return Console(
+    stream = (sys.stderr if stderr else sys.stdout) or io.StringIO()  # None when the caller closed it
+    columns = os.environ.get("COLUMNS", "")
+    result = _Console(
         file=stream,
         color_system=None if no_color or plain() else "auto",
         highlight=False,
         markup=False,
         emoji=False,
-        width=width,
+        width=None if stream.isatty() else int(columns) if columns.isdecimal() else WIDTH,
     )
+    result.width = max(result.width, WIDTH)
+    return result
 
 
 @contextmanager
@@ -40,7 +49,7 @@ def progress(values: Mapping[str, Any]) -> Iterator[Progress]:
     err = console(stderr=True, no_color=bool(values.get("no_color")))
     if values.get("quiet"):
         yield lambda stage, done, total: None
-    elif not err.is_terminal or err.is_dumb_terminal or os.environ.get("CI"):
+    elif not err.file.isatty() or err.is_dumb_terminal or os.environ.get("CI"):
         yield _lines(err)
     else:
         with _bars(err) as callback:

@@ -1,4 +1,4 @@
-"""How help looks: examples one to a line, exit codes as a table, 80 columns, no control codes where they don't belong."""
+"""How help looks: examples one to a line, exit codes as a table, no control codes where they don't belong."""
 
 from __future__ import annotations
 

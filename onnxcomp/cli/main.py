@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import rich_click as click
+from click.exceptions import Abort, Exit, NoArgsIsHelpError
+from click.shell_completion import shell_complete
 
 from onnxcomp import __version__
 from onnxcomp.cli.help import closing, help_config
@@ -19,7 +21,7 @@ INTERRUPTED = 130
 
 
 class LazyGroup(click.RichGroup):
-    """Imports a verb's module when the verb is asked for; such a module imports onnx and ONNX Runtime only when it runs."""
+    """Imports a verb's module when the verb is asked for. None of them imports onnx or ONNX Runtime before it runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -42,7 +44,7 @@ class LazyGroup(click.RichGroup):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=closing())  # type: ignore[arg-type]
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=closing())
 @click.rich_config(help_config=help_config())
 @click.version_option(__version__, prog_name="onnxcomp")
 def cli() -> None:
@@ -67,9 +69,9 @@ def run(args: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         return _invoke(list(args))
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, Abort):
         return _say("interrupted; nothing was left half-written", None, INTERRUPTED)
-    except click.exceptions.NoArgsIsHelpError as error:
+    except NoArgsIsHelpError as error:
         click.echo(error.message, err=True)
         return UsageError.exit_code
     except click.ClickException as error:
@@ -89,16 +91,15 @@ def run(args: Sequence[str]) -> int:
 
 
 def _invoke(args: list[str]) -> int:
-    """`click.Group.main` without its own ideas of exit codes: it ends with 1 on a closed pipe, where 1 means a failed gate here."""
+    """As `click.Group.main`, but that ends with 1 when a pipe is closed, and 1 means a failed gate here."""
     if "_ONNXCOMP_COMPLETE" in os.environ:
-        from click.shell_completion import shell_complete
-
         return shell_complete(cli, {}, "onnxcomp", "_ONNXCOMP_COMPLETE", os.environ["_ONNXCOMP_COMPLETE"])
     try:
         with cli.make_context("onnxcomp", args) as ctx:
             cli.invoke(ctx)
-        sys.stdout.flush()
-    except click.exceptions.Exit as end:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except Exit as end:
         return end.exit_code
     return 0
 

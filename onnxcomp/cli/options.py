@@ -1,8 +1,10 @@
-"""The options that verbs share, and what they become."""
+"""The options that verbs share, in the groups that help shows them in, and what they become."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +13,13 @@ import rich_click as click
 from onnxcomp.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+
+_data = partial(click.option, panel="Data")
+_gate = partial(click.option, panel="Gates")
+_change = partial(click.option, panel="What may change")
+_machine = partial(click.option, panel="Machine and shapes")
+_output = partial(click.option, panel="Output")
 
 
 def _stack(*options: Callable[[Function], Function]) -> Callable[[Function], Function]:
@@ -22,111 +31,106 @@ def _stack(*options: Callable[[Function], Function]) -> Callable[[Function], Fun
     return decorate
 
 
-def writing(function: Function) -> Function:
-    """-o, --force."""
-    return _stack(
-        click.option(
-            "-o", "--output", type=click.Path(path_type=Path), help="Result; default: MODEL with the suffix .opt.onnx."
-        ),
-        click.option("--force", is_flag=True, help="Overwrite an existing output."),
-    )(function)
+calibrating = _data(
+    "--calibration",
+    metavar="SPEC",
+    help="Feeds to learn from: data.npz, a folder of .npz files, images:DIR, py:reader.py:name, random:64.",
+)
 
-
-def judging(function: Function) -> Function:
-    """--eval, --metric, --max-drop, --min-cosine."""
-    return _stack(
-        click.option(
-            "--eval",
-            "eval_",
-            metavar="SPEC",
-            help="Feeds to judge by; default: the last fifth of the calibration feeds.",
-        ),
-        click.option(
-            "--metric", metavar="NAME", help="top1, top5, mse, psnr, spearman, or py:FILE.py:FUNC; needs labels."
-        ),
-        click.option("--max-drop", type=float, metavar="X", help="Largest drop of the metric, in its own unit."),
-        click.option(
-            "--min-cosine", type=click.FloatRange(0, 1), metavar="X", help="Lowest mean cosine of each output."
-        ),
-    )(function)
-
-
-def calibrating(function: Function) -> Function:
-    return click.option(
-        "--calibration",
+judging = _stack(
+    _data(
+        "--eval",
+        "eval_",
         metavar="SPEC",
-        help="Feeds to learn from: data.npz, a folder of .npz, images:DIR, py:reader.py:name, random:64.",
-    )(function)
+        help="Feeds to judge by. Default: the last fifth of the calibration feeds, else random ones.",
+    ),
+    _gate("--metric", metavar="NAME", help="top1, top5, mse, psnr, spearman or py:FILE.py:FUNC; needs labels."),
+    _gate("--max-drop", type=float, metavar="X", help="Largest drop of the metric, in its own unit: 0.01 of top1."),
+    _gate("--min-cosine", type=click.FloatRange(0, 1), metavar="X", help="Lowest mean cosine of each output."),
+)
+"""--eval, --metric, --max-drop, --min-cosine."""
 
+goal = _change(
+    "--goal",
+    type=click.Choice(["balanced", "latency", "size"]),
+    default="balanced",
+    show_default=True,
+    help="What may be traded: latency must be faster; size may be slower.",
+)
 
-def selecting(function: Function) -> Function:
-    return _stack(
-        click.option(
-            "--only", multiple=True, metavar="PATTERN", help="Touch only these nodes or operator types (globs)."
-        ),
-        click.option(
-            "--exclude", multiple=True, metavar="PATTERN", help="Leave these nodes or operator types alone (globs)."
-        ),
-    )(function)
+recipe = _change(
+    "--recipe", type=PATH, metavar="FILE.toml", help="Steps and gates. Default: simplify, then static INT8."
+)
 
+selecting = _stack(
+    _change("--only", multiple=True, metavar="PATTERN", help="Touch only these nodes or operator types (globs)."),
+    _change("--exclude", multiple=True, metavar="PATTERN", help="Leave these nodes or operator types alone (globs)."),
+)
+"""--only, --exclude."""
 
-def running(function: Function) -> Function:
-    """Options about the machine and the model's inputs."""
-    return _stack(
-        click.option(
-            "--target",
-            default="auto",
-            show_default=True,
-            help="Machine that the result is for: auto, cpu-vnni, cpu-avx2, arm64.",
-        ),
-        click.option(
-            "--ep", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where it is measured."
-        ),
-        click.option(
-            "--shape", multiple=True, metavar="NAME=1,3,224,224", help="Size of a dynamic input or dimension."
-        ),
-        click.option(
-            "--threads", type=click.IntRange(0), default=0, help="Threads of a session; default: the physical cores."
-        ),
-        click.option("--seed", type=int, default=0, show_default=True, help="For random feeds."),
-        click.option(
-            "--time-limit",
-            type=click.FloatRange(min=0, min_open=True),
-            metavar="S",
-            help="Stop with exit code 6 after S seconds.",
-        ),
-        click.option(
-            "--custom-ops",
-            multiple=True,
-            type=click.Path(path_type=Path),
-            metavar="LIB",
-            help="Library with custom operators (runs its code).",
-        ),
-    )(function)
+portable = _change(
+    "--portable", is_flag=True, help="Only standard ONNX operators in the result; so far it never holds others."
+)
 
+fix_shape = _machine("--fix-shape", is_flag=True, help="Make the shapes of --shape static in the result.")
 
-def reporting(function: Function) -> Function:
-    return _stack(
-        click.option(
-            "--report",
-            "reports",
-            multiple=True,
-            type=click.Path(path_type=Path),
-            metavar="PATH",
-            help="Write the report: .json or .md.",
-        ),
-        click.option(
-            "--format",
-            "format_",
-            type=click.Choice(["table", "json", "markdown"]),
-            default="table",
-            show_default=True,
-            help="What stdout shows.",
-        ),
-        click.option("-v", "--verbose", count=True, help="Name every skipped node; twice: tracebacks."),
-        click.option("-q", "--quiet", is_flag=True, help="No progress, no report; errors only."),
-        click.option("--no-color", is_flag=True, help="No colours (as NO_COLOR)."),
-    )(function)
+running = _stack(
+    _machine(
+        "--target",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help="Machine that the result is for: auto, cpu-vnni, cpu-avx2, arm64.",
+    ),
+    _machine(
+        "--ep", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where it is measured."
+    ),
+    _machine(
+        "--threads", type=click.IntRange(0), default=0, metavar="N", help="Of a session. Default: the physical cores."
+    ),
+    _machine("--shape", multiple=True, metavar="NAME=1,3,224,224", help="Size of a dynamic input or dimension."),
+    _machine("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="For random feeds."),
+    _machine(
+        "--time-limit",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="S",
+        help="Stop after S seconds with exit code 6.",
+    ),
+    _machine(
+        "--custom-ops", multiple=True, type=PATH, metavar="LIB", help="Library of custom operators (runs its code)."
+    ),
+)
+"""Options about the machine and the model's inputs."""
+
+writing = _stack(
+    _output("-o", "--output", type=PATH, metavar="PATH", help="Result. Default: MODEL with the suffix .opt.onnx."),
+    _output("--force", is_flag=True, help="Overwrite an existing output."),
+)
+"""-o, --force."""
+
+formatting = _stack(
+    _output(
+        "--format",
+        "format_",
+        type=click.Choice(["table", "json", "markdown"]),
+        default="table",
+        show_default=True,
+        help="What stdout holds.",
+    ),
+    _output("-v", "--verbose", count=True, metavar=" ", help="Name every skipped node; -vv: tracebacks of errors."),
+    _output("-q", "--quiet", is_flag=True, help="No progress, table or verdict: the exit code tells."),
+    _output("--no-color", is_flag=True, help="No colours, as NO_COLOR."),
+    click.help_option("-h", "--help", panel="Output"),
+)
+"""--format, -v, -q, --no-color, -h."""
+
+reporting = _stack(
+    _output(
+        "--report", "reports", multiple=True, type=PATH, metavar="PATH", help="Write the report as .json or .md too."
+    ),
+    formatting,
+)
+"""--report and `formatting`."""
 
 
 def parse_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
@@ -137,38 +141,34 @@ def parse_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for text in texts:
-        name, equals, sizes = text.rpartition("=")
+        name, _, sizes = text.rpartition("=")
         try:
-            shapes[name] = tuple(int(s) for s in sizes.lower().replace("x", ",").split(","))
+            shape = tuple(int(s) for s in sizes.lower().replace("x", ",").split(","))
         except ValueError:
-            equals = ""
-        if not equals or not name or min(shapes[name]) < 1:
+            shape = (0,)
+        if not name or min(shape) < 1:
             raise UsageError(
                 f"--shape {text!r} is not NAME=1,3,224,224",
                 hint="NAME is an input or a dynamic dimension; sizes are above zero",
             )
+        if name in shapes:
+            raise UsageError(f"--shape names {name!r} twice")
+        shapes[name] = shape
     return shapes
 
 
-def shared(values: dict[str, Any]) -> dict[str, Any]:
-    """Parsed click values → fields of `onnxcomp.driver.options.Options`."""
-    names = (
-        "calibration",
-        "metric",
-        "max_drop",
-        "min_cosine",
-        "target",
-        "ep",
-        "threads",
-        "seed",
-        "time_limit",
-        "only",
-        "exclude",
-        "goal",
-        "recipe",
-    )
-    chosen = {n: values[n] for n in (*names, "fix_shape", "portable") if n in values}
-    chosen["eval"] = values.get("eval_")
-    chosen["shape"] = parse_shapes(values.get("shape", ()))
-    chosen["custom_ops"] = tuple(values.get("custom_ops", ()))
-    return chosen
+AS_THEY_ARE = (
+    *("calibration", "metric", "max_drop", "min_cosine", "goal", "recipe", "only", "exclude", "portable"),
+    *("target", "ep", "threads", "seed", "time_limit", "custom_ops", "fix_shape"),
+)
+
+
+def shared(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Parsed values as fields of `onnxcomp.driver.options.Options`; what a verb has no option for keeps its default."""
+    processors = os.cpu_count() or 1
+    if values["threads"] > processors:
+        raise UsageError(f"--threads {values['threads']}: this machine has {processors} processors")
+    chosen = {name: values[name] for name in AS_THEY_ARE if name in values}
+    if "eval_" in values:
+        chosen["eval"] = values["eval_"]
+    return chosen | {"shape": parse_shapes(values["shape"])}

@@ -8,37 +8,42 @@ from typing import Any
 import rich_click as click
 
 from onnxcomp.cli import options
-from onnxcomp.cli.console import check_reports, progress, show
+from onnxcomp.cli.console import progress
+from onnxcomp.cli.help import examples
 from onnxcomp.cli.output import output_path, save
+from onnxcomp.cli.show import check_reports, show
+
+EXAMPLES = examples(
+    "quantize model.onnx --calibration data.npz",
+    "quantize model.onnx --calibration data.npz --exclude Gemm",
+    "quantize model.onnx --calibration data.npz --exclude '/head/*'",
+)
 
 
-@click.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@options.writing
+@click.command(epilog=EXAMPLES)
+@click.argument("model", type=options.PATH)
 @options.calibrating
+@options.judging
 @click.option(
     "--ranges",
     type=click.Choice(["mse", "minmax", "percentile"]),
     default="mse",
     show_default=True,
     help="How activation ranges are chosen.",
+    panel="What may change",
 )
-@options.judging
 @options.selecting
 @options.running
+@options.writing
 @options.reporting
 def quantize(model: Path, output: Path | None, force: bool, **values: Any) -> None:
-    """Static INT8: every node that has an integer kernel, with ranges from calibration feeds.
-
-    \b
-    onnxcomp quantize model.onnx --calibration data.npz
-    onnxcomp quantize model.onnx --calibration data.npz --exclude Gemm --exclude '/head/*'
-    """
+    """Static INT8: every node that has an integer kernel, with ranges from calibration feeds."""
     path = output_path(model, output, force)
     check_reports(values)
+    shared = options.shared(values)
     from onnxcomp.driver.jobs import quantize as run
 
     with progress(values) as callback:
-        result = run(model, ranges=values["ranges"], **options.shared(values), progress=callback)
+        result = run(model, ranges=values["ranges"], **shared, progress=callback)
         report = save(result, path, force)
     show(report, values)

@@ -1,4 +1,4 @@
-"""What a verb shows: the report on stdout in the chosen format, the files of --report, and the verdict last on stderr."""
+"""What a verb shows: the report on stdout as --format says, the files of --report, the verdict last on stderr."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def show(report: Report, values: Mapping[str, Any]) -> None:
-    """The report where it was asked for, and the verdict line. Warnings go to stderr where stdout is for a machine."""
+    """The report where it was asked for, and the verdict. Warnings go to stderr too where stdout is no terminal."""
     from onnxcomp.report.terminal import note_lines, render, verdict_line
 
     for path in values["reports"]:
@@ -25,11 +25,12 @@ def show(report: Report, values: Mapping[str, Any]) -> None:
     err = console(stderr=True, no_color=no_color)
     if kind != "table":
         write_stdout(FORMATS[kind](report))
-        if not quiet:
-            err.print(note_lines([n for n in report.notes if n.level == "warning"]))
     elif not quiet:
         _print(render(report, verbose=bool(values["verbose"])), no_color)
     if not quiet:
+        warnings = [n for n in report.notes if n.level == "warning"]
+        if warnings and not (sys.stdout and sys.stdout.isatty()):
+            err.print(note_lines(warnings))
         err.print(verdict_line(report), soft_wrap=True)
 
 
@@ -85,9 +86,13 @@ def write_report(report: Report, path: Path) -> None:
 
 
 def write_stdout(text: str) -> None:
-    """Raises:
-    WriteError: stdout can't take it (a full disk); a reader that went away is no error.
+    """Writes data to stdout. A reader that went away is no error.
+
+    Raises:
+        WriteError: stdout can't take it, as on a full disk.
     """
+    if sys.stdout is None:  # the caller closed it
+        return
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -102,7 +107,7 @@ def _print(renderable: Any, no_color: bool) -> None:
     out = console(stderr=False, no_color=no_color)
     with out.capture() as captured:
         out.print(renderable)
-    write_stdout(captured.get())
+    write_stdout("".join(f"{line.rstrip(' ')}\n" for line in captured.get().splitlines()))  # tables pad their lines
 
 
 def _discard_stdout() -> None:

@@ -8,30 +8,34 @@ from typing import Any
 import rich_click as click
 
 from onnxcomp.cli import options
-from onnxcomp.cli.console import check_reports, progress, show
+from onnxcomp.cli.console import progress
+from onnxcomp.cli.help import examples
 from onnxcomp.cli.output import output_path, save
+from onnxcomp.cli.show import check_reports, show
+
+EXAMPLES = examples(
+    "simplify model.onnx -o small.onnx",
+    "simplify model.onnx --shape input=1,3,224,224 --fix-shape",
+    "simplify model.onnx --eval test.npz --min-cosine 0.9999",
+)
 
 
-@click.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@options.writing
+@click.command(epilog=EXAMPLES)
+@click.argument("model", type=options.PATH)
 @options.judging
 @options.selecting
 @options.running
-@click.option("--fix-shape", is_flag=True, help="Make the shapes of --shape static in the result.")
+@options.fix_shape
+@options.writing
 @options.reporting
 def simplify(model: Path, output: Path | None, force: bool, **values: Any) -> None:
-    """Rewrite MODEL exactly: constants, shape arithmetic, batch norms and pads folded; what does nothing removed.
-
-    \b
-    onnxcomp simplify model.onnx -o small.onnx
-    onnxcomp simplify model.onnx --shape input=1,3,224,224 --fix-shape
-    """
+    """Rewrite MODEL exactly: constants, shape arithmetic, batch norms and pads folded; what does nothing removed."""
     path = output_path(model, output, force)
     check_reports(values)
+    shared = options.shared(values)
     from onnxcomp.driver.jobs import simplify as run
 
     with progress(values) as callback:
-        result = run(model, **options.shared(values), progress=callback)
+        result = run(model, **shared, progress=callback)
         report = save(result, path, force)
     show(report, values)

@@ -18,7 +18,7 @@ from onnxcomp.model.save import weight_bytes
 from onnxcomp.passes.base import Evidence, Pass, Plan, Proof
 from onnxcomp.report.structures import Attempt, Benchmark, StepReport, StepStatus
 
-MAX_ATTEMPTS = 6
+MAX_ATTEMPTS = 8
 STEP_SECONDS = 1.5
 SLOWEST = 0.97
 GAIN = 1.03

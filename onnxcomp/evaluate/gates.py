@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf, isnan
 
 from onnxcomp.report.structures import GateResult, MetricResult, OutputFidelity
 
@@ -24,7 +25,7 @@ class Gates:
         """One result for each gate that is set and can be judged."""
         results = []
         if self.min_cosine is not None and fidelity:
-            worst = min(fidelity, key=lambda f: f.cosine)
+            worst = min(fidelity, key=lambda f: -inf if isnan(f.cosine) else f.cosine)
             results.append(
                 GateResult(
                     name=f"cosine of {worst.output}",

@@ -11,9 +11,10 @@ import onnx_ir as ir
 
 from onnxcomp.calibration.readers import Feed, Reader
 from onnxcomp.errors import DataError
-from onnxcomp.evaluate.fidelity import Comparison
+from onnxcomp.evaluate.fidelity import Comparison, score_outputs
 from onnxcomp.evaluate.gates import Gates
 from onnxcomp.evaluate.metrics import Metric
+from onnxcomp.model.signature import signature
 from onnxcomp.report.structures import GateResult, MetricResult, OutputFidelity
 from onnxcomp.runtime.session import SessionConfig, open_session
 
@@ -70,10 +71,9 @@ class Judge:
         self.reader, self.gates, self.metric = reader, gates, metric
         self._reference, self._config, self._progress = reference, config, progress
         self._cache: list[Answers] | None = []
-        self._cached_bytes = 0
         self._score: float | None = None
-        with open_session(reference, config) as session:
-            self.outputs = session.output_names
+        self._scores = score_outputs(reference)
+        self.outputs = tuple(port.name for port in signature(reference).outputs)
 
     def judge(self, candidate: ir.Model) -> Judgement:
         """Runs all evaluation feeds through `candidate`."""
@@ -90,7 +90,7 @@ class Judge:
     def _compared(
         self, candidate: ir.Model, feeds: int | None
     ) -> tuple[list[Comparison], list[Answers], list[Answers]]:
-        comparisons = [Comparison(name) for name in self.outputs]
+        comparisons = [Comparison(name, name in self._scores) for name in self.outputs]
         answers: list[Answers] = []
         references: list[Answers] = []
         count = 0
@@ -110,8 +110,8 @@ class Judge:
         return comparisons, answers, references
 
     def _references(self, feeds: int | None) -> Iterator[tuple[Feed, Answers]]:
-        """Feeds with the original's answers, from the cache while it holds."""
-        if self._cache is not None and self._cache and (feeds is None or len(self._cache) >= feeds):
+        """Feeds with the original's answers, from the cache while it holds (all feeds or none)."""
+        if self._cache:
             yield from zip(islice(self.reader, feeds), self._cache, strict=False)
             return
         fill: list[Answers] | None = [] if self._cache is not None and feeds is None else None

@@ -1,4 +1,4 @@
-"""Metrics on labelled feeds. A metric is a function of all first outputs and all labels, and knows which way is better."""
+"""Metrics on labelled feeds: a metric is a function of all outputs and all labels, and knows which way is better."""
 
 from __future__ import annotations
 
@@ -47,6 +47,8 @@ class Metric:
 
     def drop(self, before: float, after: float) -> float:
         """How much worse `after` is, in the metric's own unit."""
+        if before == after:  # two perfect PSNRs are both infinite
+            return 0.0
         return before - after if self.higher_is_better else after - before
 
 
@@ -60,14 +62,20 @@ def _rows(outputs: Outputs, labels: Sequence[np.ndarray]) -> tuple[np.ndarray, n
 
 
 def top_k(k: int) -> Callable[[Outputs, Sequence[np.ndarray]], float]:
-    """Share of rows whose label is among the k largest values of the last axis."""
+    """Share of rows whose label is among the k largest values of the last axis; of equal values the first counts as
+    larger, as in arg-max."""
 
     def score(outputs: Outputs, labels: Sequence[np.ndarray]) -> float:
         scores, wanted = _rows(outputs, labels)
         if scores.shape[1] <= int(wanted.max(initial=0)):
             raise DataError(f"label {int(wanted.max())} is beyond the {scores.shape[1]} classes of the first output")
-        best = np.argpartition(-scores, min(k, scores.shape[1]) - 1, axis=1)[:, :k]
-        return float((best == wanted[:, None].astype(np.int64)).any(axis=1).mean())
+        if wanted.min(initial=0) < 0 or (wanted != np.floor(wanted)).any():
+            raise DataError("labels of classes are whole numbers from 0 on")
+        column = wanted.astype(np.int64)[:, None]
+        own = np.take_along_axis(scores, column, axis=1)
+        ahead = (scores > own) | ((scores == own) & (np.arange(scores.shape[1]) < column))
+        sound = ~np.isnan(scores).any(axis=1)
+        return float(((ahead.sum(axis=1) < k) & sound).mean())
 
     return score
 
@@ -94,9 +102,10 @@ def psnr(outputs: Outputs, labels: Sequence[np.ndarray]) -> float:
 
 
 def spearman(outputs: Outputs, labels: Sequence[np.ndarray]) -> float:
-    """Spearman's rank correlation, ties at their mean rank."""
+    """Spearman's rank correlation, ties at their mean rank; NaN where one side has a single value only."""
     y, t = (_ranks(v) for v in _paired(outputs, labels))
-    return float(np.corrcoef(y, t)[0, 1])
+    with np.errstate(invalid="ignore"):
+        return float(np.corrcoef(y, t)[0, 1])
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -118,7 +127,8 @@ METRICS: dict[str, Metric] = {
 
 
 def find_metric(text: str) -> Metric:
-    """A metric by name, or `py:FILE.py:FUNC`: a function (outputs, labels) -> float, with an optional attribute `higher_is_better`.
+    """A metric by name, or `py:FILE.py:FUNC`: a function (outputs, labels) -> float, with an optional attribute
+    `higher_is_better`.
 
     Raises:
         UsageError: No such metric.

@@ -35,7 +35,15 @@ def to_ir(proto: onnx.ModelProto, *, sort: bool = False) -> ir.Model:
             body.opset_imports[""] = body.opset_imports.pop("ai.onnx")
         if sort:
             body.sort()
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        _forget_negative_dims(value)
     return model
+
+
+def _forget_negative_dims(value: ir.Value) -> None:
+    """PaddlePaddle's exporters write −1 for a dynamic dimension, which is no size; ONNX leaves it out."""
+    if value.shape is not None and any(isinstance(d, int) and d < 0 for d in value.shape):
+        value.shape = ir.Shape([None if isinstance(d, int) and d < 0 else d for d in value.shape])
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:

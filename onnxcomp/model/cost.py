@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 
 import onnx_ir as ir
 
@@ -17,15 +16,16 @@ from onnxcomp.ops.macs import macs
 
 @dataclass(frozen=True)
 class Cost:
-    """Totals of a model.
+    """Totals of a model. What is in the bodies of If, Loop and Scan counts once.
 
     Args:
-        parameters: Elements of all floating-point and quantised weights, shared ones counted once, bodies of If and Loop included.
+        parameters: Elements of all floating-point and quantised weights, shared ones counted once; scales and zero
+            points of quantisation are not parameters, nor are integer constants such as shapes and indices.
         weight_bytes: Bytes of all initializers and constants.
         macs: Multiply-accumulates of one call at the bound shapes.
         macs_unknown: Heavy nodes whose MACs are not known, because a shape is not.
-        operators: Nodes by operator type, bodies included.
-        by_node: MACs by node name (main graph).
+        operators: Nodes by operator type.
+        by_node: MACs by node name.
     """
 
     parameters: int
@@ -42,8 +42,8 @@ def cost(model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = None) -> 
     if shapes:
         model = clone(model)
         shape_inference.bind(model, shapes)
-    by_node: dict[str, int] = {}
-    unknown = 0
+    by_node: Counter[str] = Counter()
+    total = unknown = 0
     operators: Counter[str] = Counter()
     for node in model.graph.all_nodes():
         if node.op_type != "Constant":
@@ -51,54 +51,104 @@ def cost(model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = None) -> 
         count = macs(node)
         if count is None:
             unknown += 1
-        elif count and node.name:
-            by_node[node.name] = by_node.get(node.name, 0) + count
-    tensors = list(constants(model))
+        elif count:
+            total += count
+            by_node[node.name or ""] += count
     return Cost(
-        parameters=sum(t.size for t in tensors if _is_parameter(t)),
-        weight_bytes=sum(t.nbytes for t in tensors),
-        macs=sum(by_node.values()),
+        parameters=_parameters(_graphs(model)),
+        weight_bytes=sum(t.nbytes for t in constants(model)),
+        macs=total,
         macs_unknown=unknown,
         nodes=sum(operators.values()),
         operators=dict(sorted(operators.items(), key=lambda item: (-item[1], item[0]))),
-        by_node=by_node,
+        by_node=dict(by_node),
     )
 
 
 def constants(model: ir.Model) -> Iterator[ir.TensorProtocol]:
-    """Every constant tensor once: initializers and Constant nodes of the main graph, its bodies and the functions."""
-    seen: set[int] = set()
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            if value.const_value is not None and id(value.const_value) not in seen:
-                seen.add(id(value.const_value))
-                yield value.const_value
-    for graph in (*model.graphs(), *model.functions.values()):
-        for node in graph:
-            attribute = node.attributes.get("value") if node.op_type == "Constant" else None
-            if attribute is not None and attribute.type == ir.AttributeType.TENSOR:
-                yield attribute.as_tensor()
+    """Every constant tensor once: initializers and Constant nodes of the graph, its bodies and the functions."""
+    return (tensor for tensor, _ in _constants(_graphs(model)))
 
 
 def subgraph_share(model: ir.Model) -> float:
     """Share of the parameters that sit inside If, Loop or Scan bodies, 0 to 1."""
-    total = sum(t.size for t in constants(model) if _is_parameter(t))
-    if not total:
-        return 0.0
-    inside = 0
-    for graph in model.graph.subgraphs():
-        if graph is model.graph:
-            continue
-        inside += sum(v.const_value.size for v in graph.initializers.values() if v.const_value is not None)
-        inside += sum(
-            prod(n.attributes["value"].as_tensor().shape)
-            for n in graph
-            if n.op_type == "Constant" and "value" in n.attributes
-        )
-    return min(1.0, inside / total)
+    total = _parameters(_graphs(model))
+    return _parameters(model.graph.subgraphs()) / total if total else 0.0
 
 
-def _is_parameter(tensor: ir.TensorProtocol) -> bool:
-    return tensor.dtype.is_floating_point() or (
-        tensor.dtype.bitwidth <= 8 and tensor.dtype not in (ir.DataType.BOOL, ir.DataType.STRING)
-    )
+GraphLike = ir.Graph | ir.Function
+
+
+def _graphs(model: ir.Model) -> Iterator[GraphLike]:
+    yield from model.graphs()
+    for function in model.functions.values():
+        yield function
+        yield from function.subgraphs()
+
+
+def _constants(graphs: Iterable[GraphLike]) -> Iterator[tuple[ir.TensorProtocol, ir.Value]]:
+    """Tensors, each once, with the value that they are the content of."""
+    seen: set[int] = set()
+    for graph in graphs:
+        held = list(graph.initializers.values()) if isinstance(graph, ir.Graph) else []
+        found = [(v.const_value, v) for v in held if v.const_value is not None]
+        for node in graph:
+            attribute = node.attributes.get("value") if node.op_type == "Constant" else None
+            if attribute is not None and attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                found.append((attribute.as_tensor(), node.outputs[0]))
+        for tensor, value in found:
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield tensor, value
+
+
+def _parameters(graphs: Iterable[GraphLike]) -> int:
+    return sum(tensor.size for tensor, value in _constants(graphs) if _is_parameter(tensor, value))
+
+
+def _is_parameter(tensor: ir.TensorProtocol, value: ir.Value) -> bool:
+    uses = [(qualified(use.node), use.idx) for use in value.uses()]
+    if any(index in _BIASES.get(op_type, ()) for op_type, index in uses):
+        return True
+    if uses and all(index in _QUANTISATION.get(op_type, ()) for op_type, index in uses):
+        return False
+    small = tensor.dtype.bitwidth <= 8 and tensor.dtype not in (ir.DataType.BOOL, ir.DataType.STRING)
+    return tensor.dtype.is_floating_point() or small
+
+
+_BINARY = (1, 2, 4, 5, 6, 7)
+_UNARY = (1, 2, 3, 4)
+
+_QUANTISATION: dict[str, tuple[int, ...]] = {
+    "QuantizeLinear": (1, 2),
+    "DequantizeLinear": (1, 2),
+    "QLinearConv": _BINARY,
+    "QLinearMatMul": _BINARY,
+    "ConvInteger": (2, 3),
+    "MatMulInteger": (2, 3),
+    "com.microsoft:QuantizeLinear": (1, 2),
+    "com.microsoft:DequantizeLinear": (1, 2),
+    "com.microsoft:QLinearConv": _BINARY,
+    "com.microsoft:QLinearAdd": _BINARY,
+    "com.microsoft:QLinearMul": _BINARY,
+    "com.microsoft:QGemm": (1, 2, 4, 5, 7, 8),
+    "com.microsoft:QLinearSigmoid": _UNARY,
+    "com.microsoft:QLinearLeakyRelu": _UNARY,
+    "com.microsoft:QLinearSoftmax": _UNARY,
+    "com.microsoft:QLinearAveragePool": _UNARY,
+    "com.microsoft:QLinearGlobalAveragePool": _UNARY,
+    # y's, then (x, its scale, its zero point) for each operand.
+    "com.microsoft:QLinearConcat": tuple(i for i in range(3000) if i % 3 != 2),
+    "com.microsoft:DynamicQuantizeMatMul": (2, 3),
+    "com.microsoft:MatMulIntegerToFloat": (2, 3, 4, 5),
+    "com.microsoft:MatMulNBits": (2, 3),
+}
+"""Inputs of quantised operators that hold scales and zero points."""
+
+_BIASES: dict[str, tuple[int, ...]] = {
+    "DequantizeLinear": (0,),
+    "QLinearConv": (8,),
+    "com.microsoft:QLinearConv": (8,),
+    "com.microsoft:QGemm": (6,),
+}
+"""Inputs of quantised operators that hold weights or biases, of whatever integer type."""

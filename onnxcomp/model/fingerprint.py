@@ -6,28 +6,37 @@ import hashlib
 
 import onnx_ir as ir
 
+_NUMBERS = frozenset(
+    {
+        ir.AttributeType.INT,
+        ir.AttributeType.INTS,
+        ir.AttributeType.FLOAT,
+        ir.AttributeType.FLOATS,
+        ir.AttributeType.STRING,
+        ir.AttributeType.STRINGS,
+    }
+)
+
 
 def structure_sha256(model: ir.Model) -> str:
-    """SHA-256 over operators, attributes' names, connections, and names, dtypes and shapes of the initializers. Weights' values don't count."""
+    """SHA-256 over operators, their attributes and connections, and names, dtypes and shapes of the initializers.
+
+    Values of weights and of other tensors don't count.
+    """
     digest = hashlib.sha256()
 
     def put(*words: object) -> None:
-        digest.update("\x1f".join(str(w) for w in words).encode() + b"\x1e")
+        digest.update(repr(words).encode())
 
+    put("opset", *sorted(model.opset_imports.items()))
     for graph in model.graphs():
-        put("graph", *(v.name for v in graph.inputs), "->", *(v.name for v in graph.outputs))
+        put("graph", [v.name for v in graph.inputs], [v.name for v in graph.outputs])
         for name, value in sorted(graph.initializers.items()):
             tensor = value.const_value
-            put("initializer", name, *(() if tensor is None else (tensor.dtype, *tensor.shape.numpy())))
+            put("initializer", name, *(() if tensor is None else (tensor.dtype.name, *tensor.shape.numpy())))
         for node in graph:
-            put(
-                "node",
-                node.domain,
-                node.op_type,
-                node.name,
-                *(v.name if v is not None else "" for v in node.inputs),
-                "->",
-                *(v.name for v in node.outputs),
-                *sorted(node.attributes),
-            )
+            put("node", node.domain, node.op_type, node.name)
+            put([v.name if v is not None else "" for v in node.inputs], [v.name for v in node.outputs])
+            for name, attribute in sorted(node.attributes.items()):
+                put(name, attribute.value if attribute.type in _NUMBERS else attribute.type.name)
     return digest.hexdigest()

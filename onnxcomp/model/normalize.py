@@ -1,23 +1,24 @@
 """The canonical form that every pass starts from.
 
-Functions inlined, Constant nodes lifted to initializers, initializers taken out of the graph inputs of old models, opset ≥ 13 where it can
-be lifted, every node named, dead nodes removed, topological order. No arithmetic on weights: that is `simplify`.
+Functions inlined, Constant nodes lifted to initializers, initializers taken out of the graph inputs of old models,
+opset ≥ 13 where it can be lifted, every node and value named once, dead nodes removed, topological order. No arithmetic
+on weights: that is `simplify`.
 """
 
 from __future__ import annotations
 
 import copy
-import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxcomp.model import shapes
 from onnxcomp.ops import upgrade
+from onnxcomp.ops.attributes import is_standard
 from onnxcomp.ops.limits import minimum_ir_version
-
-logger = logging.getLogger("onnxcomp")
 
 
 @dataclass(frozen=True)
@@ -33,27 +34,19 @@ def normalize(model: ir.Model) -> Normalized:
 
     Names of the graph's inputs and outputs stay. Weights are shared with the argument, not copied.
     """
-    result, notes = _lifted(clone(model))
-    passes: list[ir.passes.InPlacePass] = []
-    if result.functions:
-        passes += [common.InlinePass(), common.RemoveUnusedFunctionsPass()]
-    passes += [
-        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        common.RemoveInitializersFromInputsPass(),
-        common.RemoveUnusedNodesPass(),
-        common.TopologicalSortPass(),
-    ]
-    overridable = [v.name for v in result.graph.inputs if v.name in result.graph.initializers]
-    for step in passes:
+    notes: list[str] = []
+    result = _inlined(model, notes)
+    _lift_constants(result)
+    _close_defaults(result, notes)
+    result = _lifted(result, notes)
+    for step in (common.RemoveUnusedNodesPass(), common.TopologicalSortPass()):
         step(result)
-    if overridable and model.ir_version >= 4:
-        notes.append(
-            f"{len(overridable)} inputs had a default value in the file (initializers among the inputs, {overridable[0]} for one); "
-            "they are constants now"
-        )
-    result.ir_version = max(result.ir_version, minimum_ir_version(result.opset_imports.get("", 13)), 4)
+    opset = result.opset_imports.get("", upgrade.TARGET_OPSET)
+    # Before IR 4 an initializer had to be an input.
+    result.ir_version = max(result.ir_version, minimum_ir_version(opset), 4)
     name_nodes(result)
-    shapes.refresh(result)
+    name_values(result)
+    shapes.refresh(result, keep_foreign=True)
     return Normalized(result, tuple(notes))
 
 
@@ -63,22 +56,6 @@ def clone(model: ir.Model) -> ir.Model:
     copied.opset_imports.update(model.opset_imports)
     copied.meta.update(copy.copy(model.meta))
     return copied
-
-
-def _lifted(model: ir.Model) -> tuple[ir.Model, list[str]]:
-    """Lifts the opset to 13, or returns the model as it was with the reason."""
-    opset = model.opset_imports.get("", upgrade.TARGET_OPSET)
-    if opset >= upgrade.TARGET_OPSET:
-        return model, []
-    candidate = clone(model)
-    # The rules read ranks and dtypes; old exporters often leave them out.
-    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(candidate)
-    shapes.refresh(candidate)
-    try:
-        upgrade.lift(candidate)
-    except upgrade.CannotLift as error:
-        return model, [f"opset {opset} could not be lifted to {upgrade.TARGET_OPSET}: {error}"]
-    return candidate, []
 
 
 def name_nodes(model: ir.Model) -> None:
@@ -92,8 +69,137 @@ def name_nodes(model: ir.Model) -> None:
             unnamed.append(node)
     for node in unnamed:
         base = f"{node.op_type}_{node.outputs[0].name}" if node.outputs and node.outputs[0].name else node.op_type
-        name, count = base, 1
-        while name in taken:
-            name, count = f"{base}_{count}", count + 1
-        node.name = name
-        taken.add(name)
+        node.name = _free_name(base, taken)
+
+
+def name_values(model: ir.Model) -> None:
+    """Renames values whose name is taken in their graph or in one around it; inputs, outputs and older names stay."""
+    _name_values(model.graph, frozenset(v.name for v in model.graph.outputs if v.name), set(model.graph.outputs))
+
+
+def _name_values(graph: ir.Graph, around: frozenset[str], fixed: set[ir.Value]) -> None:
+    taken = set(around)
+    seen = set(fixed)
+    nodes = tuple(graph)
+    made = (value for node in nodes for value in node.outputs)
+    for value in (*graph.inputs, *graph.initializers.values(), *made):
+        # A value without a name is an optional output that is left out.
+        if value in seen or not value.name:
+            continue
+        seen.add(value)
+        if value.name in taken:
+            value.name = _free_name(value.name, taken)
+        taken.add(value.name)
+    for body in _bodies(nodes):
+        _name_values(body, frozenset(taken), set())
+
+
+def _bodies(nodes: tuple[ir.Node, ...]) -> Iterator[ir.Graph]:
+    for node in nodes:
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                yield attribute.as_graph()
+            elif attribute.type == ir.AttributeType.GRAPHS:
+                yield from attribute.as_graphs()
+
+
+def _free_name(base: str, taken: set[str]) -> str:
+    """`base`, or with the first number that makes it new; the name is taken then."""
+    name, count = base, 1
+    while name in taken:
+        name, count = f"{base}_{count}", count + 1
+    taken.add(name)
+    return name
+
+
+def _lift_constants(model: ir.Model) -> None:
+    """Makes initializers of Constant nodes, those in bodies included."""
+    for node in model.graph.all_nodes():
+        value = node.attributes.get("value") if node.op_type == "Constant" and is_standard(node) else None
+        if value is not None and value.type == ir.AttributeType.TENSOR:
+            node.attributes["value"] = ir.AttrTensor("value", _alias(value.as_tensor()))
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+
+
+def _alias(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    """The same content in another object: onnx-ir writes the initializer's name into it, and the argument shares it."""
+    if tensor.dtype == ir.DataType.STRING:
+        return ir.StringTensor(tensor.numpy(), shape=ir.Shape(tensor.shape.numpy()), name=tensor.name)
+    return ir.LazyTensor(lambda: tensor, tensor.dtype, ir.Shape(tensor.shape.numpy()), name=tensor.name)
+
+
+def _close_defaults(model: ir.Model, notes: list[str]) -> None:
+    """Takes initializers out of the inputs; from IR 4 on those were inputs with a default, which callers could set."""
+    defaults = [v for v in model.graph.inputs if v.is_initializer()]
+    if not defaults:
+        return
+    inputs = [v for v in model.graph.inputs if not v.is_initializer()]
+    model.graph.inputs.clear()
+    model.graph.inputs.extend(inputs)
+    if model.ir_version >= 4:
+        notes.append(
+            f"{len(defaults)} inputs had a default value in the file (initializers among the inputs, "
+            f"{defaults[0].name} for one); they are constants now"
+        )
+
+
+def _inlined(model: ir.Model, notes: list[str]) -> ir.Model:
+    """A copy without functions, or one with all of them and the reason."""
+    result = clone(model)
+    if not result.functions:
+        return result
+    domains = {function.domain for function in result.functions.values()}
+    try:
+        for function in result.functions.values():
+            _align_opset(function, result)
+        common.InlinePass()(result)
+    # The two that onnx-ir's inliner raises for what it does not support.
+    except (ValueError, ir.passes.PreconditionError) as error:
+        notes.append(f"the model's functions could not be inlined, and are left as they are: {error}")
+        return clone(model)
+    result.functions.clear()
+    for domain in domains - {node.domain for node in result.graph.all_nodes()}:
+        result.opset_imports.pop(domain, None)
+    name_values(result)
+    return result
+
+
+def _align_opset(function: ir.Function, model: ir.Model) -> None:
+    """Declares the model's opset for a function of another one, where all its operators are the same in both."""
+    here, there = function.opset_imports.get(""), model.opset_imports.get("")
+    if here is None or there is None or here == there:
+        return
+    for node in function.all_nodes():
+        # Constant has only gained forms.
+        if (
+            is_standard(node)
+            and node.op_type != "Constant"
+            and _since(node.op_type, here) != _since(node.op_type, there)
+        ):
+            raise ValueError(
+                f"{node.op_type} differs between opset {here} (in {function.name}) and {there} (the model)"
+            )
+    function.opset_imports[""] = there
+
+
+def _since(op_type: str, opset: int) -> int | None:
+    try:
+        return int(onnx.defs.get_schema(op_type, opset).since_version)
+    except onnx.defs.SchemaError:
+        return None
+
+
+def _lifted(model: ir.Model, notes: list[str]) -> ir.Model:
+    """The model at opset 13 or later, or as it was with the reason."""
+    opset = model.opset_imports.get("", upgrade.TARGET_OPSET)
+    if opset >= upgrade.TARGET_OPSET:
+        return model
+    candidate = clone(model)
+    # The rules read ranks and dtypes; old exporters often leave them out.
+    shapes.refresh(candidate)
+    try:
+        upgrade.lift(candidate)
+    except upgrade.CannotLift as error:
+        notes.append(f"opset {opset} could not be lifted to {upgrade.TARGET_OPSET}: {error}")
+        return model
+    return candidate

@@ -60,5 +60,5 @@ def _port(value: ir.Value) -> Port:
 
 def _dim(dim: int | ir.SymbolicDim) -> Dim:
     if isinstance(dim, int):
-        return dim if dim >= 0 else None  # PaddlePaddle's exporters write −1 for a dynamic dimension
-    return None if dim.value is None else str(dim.value)
+        return dim
+    return None if dim.value in (None, "", "?") else str(dim.value)

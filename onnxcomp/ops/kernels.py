@@ -144,6 +144,12 @@ KEPT_FLOAT: dict[str, str] = {
 ABSORBED_ACTIVATIONS: frozenset[str] = frozenset({"Relu", "Clip"})
 """Operators that a quantised Conv, Gemm or Add swallows when its output range already makes them redundant."""
 
+FUSED_INTO_GEMM: frozenset[str] = frozenset(
+    {"Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "Softplus", "Softsign", "Elu", "Selu", "ThresholdedRelu"}
+)
+"""Activations that ONNX Runtime fuses into a float-output Gemm before it looks for quantisation, so that the integer kernel
+is lost (`gemm_activation_fusion.cc`): in front of them a Gemm's output has to be quantised too."""
+
 INTEGER_OPERATORS: frozenset[str] = frozenset(
     ["QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "MatMulInteger", "ConvInteger", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax", "QLinearWhere", "QAttention", "QLinearReduceMean", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulNBits", "NhwcMaxPool"]
 )

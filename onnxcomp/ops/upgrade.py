@@ -1,18 +1,19 @@
 """Rules that lift a model from opset 7–12 to opset 13, where per-channel DequantizeLinear begins.
 
-Only changes of meaning or form have a rule. Every other operator change between opsets 7 and 13 widened types or allowed negative axes,
-and needs nothing (list made from `onnx.defs.get_all_schemas_with_history()`; the list is closed, old opsets don't change any more).
-Source of each rule: the "Version" sections of the operator's entry in onnx/docs/Changelog.md.
+Only changes of meaning or form have a rule. Every other operator change between opsets 7 and 13 widened types or
+allowed negative axes, and needs nothing (the list is closed: old opsets don't change any more; a test holds it against
+`onnx.defs.get_all_schemas_with_history()`). Source of each rule: the "Version" sections of the operator's entry in
+onnx/docs/Changelog.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxcomp.ops.attributes import constant, int_attribute, ints_attribute
+from onnxcomp.ops.attributes import constant, int_attribute, ints_attribute, is_standard, string_attribute
 
 TARGET_OPSET = 13
 OLDEST_OPSET = 7
@@ -41,7 +42,10 @@ def rule(op_type: str, opset: int) -> Callable[[Rule], Rule]:
 
 
 def lift(model: ir.Model) -> bool:
-    """Lifts `model` in place to opset 13; True if it was older.
+    """Lifts `model` in place to opset 13, bodies of If, Loop and Scan included; True if it was older.
+
+    Constants must be initializers, and no graph inputs (see `onnxcomp.model.normalize`). Names of new values may repeat
+    names that are in use.
 
     Raises:
         CannotLift: naming the node and the reason. The model is then half lifted: work on a clone.
@@ -51,23 +55,18 @@ def lift(model: ir.Model) -> bool:
         return False
     if opset < OLDEST_OPSET:
         raise CannotLift(f"opset {opset} is older than {OLDEST_OPSET}, whose broadcasting rules differ")
-    for graph in (model.graph, *_subgraphs(model.graph)):
+    for graph in (model.graph, *model.graph.subgraphs()):
         for node in tuple(graph):
-            if node.domain not in ("", "ai.onnx"):
-                continue
             for step in range(opset + 1, TARGET_OPSET + 1):
-                edit = RULES.get((node.op_type, step))
+                # A rule may rename the operator (Upsample → Resize); the next step then finds the new one.
+                edit = RULES.get((node.op_type, step)) if is_standard(node) else None
                 if edit is not None:
                     edit(node)
     model.opset_imports[""] = TARGET_OPSET
     return True
 
 
-def _subgraphs(graph: ir.Graph) -> list[ir.Graph]:
-    return [g for g in graph.subgraphs() if g is not graph]
-
-
-def _constant_input(node: ir.Node, array: np.ndarray, name: str) -> ir.Value:
+def _initializer(node: ir.Node, array: np.ndarray, name: str) -> ir.Value:
     """A new initializer in the node's graph, named after the node's first output."""
     graph = node.graph
     assert isinstance(graph, ir.Graph)
@@ -76,7 +75,6 @@ def _constant_input(node: ir.Node, array: np.ndarray, name: str) -> ir.Value:
     while unique in graph.initializers:
         unique, count = f"{base}.{count}", count + 1
     value = ir.val(unique, const_value=ir.tensor(array, name=unique))
-    value.dtype, value.shape = ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape)
     graph.register_initializer(value)
     return value
 
@@ -85,10 +83,10 @@ def _append_inputs(node: ir.Node, *arrays: tuple[str, np.ndarray | None]) -> Non
     start = len(node.inputs)
     node.resize_inputs(start + len(arrays))
     for index, (name, array) in enumerate(arrays, start):
-        node.replace_input_with(index, None if array is None else _constant_input(node, array, name))
+        node.replace_input_with(index, None if array is None else _initializer(node, array, name))
 
 
-def _attributes_to_inputs(node: ir.Node, names: Sequence[str]) -> None:
+def _attributes_to_inputs(node: ir.Node, *names: str) -> None:
     """Moves int-list attributes to trailing int64 inputs; a missing attribute leaves the optional input out."""
     present = [(n, np.asarray(ints_attribute(node, n, ()), np.int64)) for n in names if n in node.attributes]
     for name, _ in present:
@@ -96,9 +94,19 @@ def _attributes_to_inputs(node: ir.Node, names: Sequence[str]) -> None:
     _append_inputs(node, *present)
 
 
-def _rank(node: ir.Node) -> int | None:
-    shape = node.inputs[0].shape if node.inputs and node.inputs[0] is not None else None
-    return None if shape is None else shape.rank()
+def _scalar(node: ir.Node, value: float) -> np.ndarray | None:
+    """`value` in the dtype of the node's data, 0-d; None if it lies outside that dtype (no bound at all, then)."""
+    data = node.inputs[0]
+    dtype = None if data is None else data.dtype
+    if dtype is None:
+        raise CannotLift(f"{node.op_type} {node.name!r} has an attribute that becomes an input of an unknown type")
+    if dtype.is_floating_point() and np.isfinite(value) and abs(value) > float(dtype.max):
+        return None
+    return np.asarray(value).astype(dtype.numpy())
+
+
+def _is_used(value: ir.Value) -> bool:
+    return bool(value.uses()) or value.is_graph_output()
 
 
 @rule("BatchNormalization", 9)
@@ -117,68 +125,81 @@ def _scan_9(node: ir.Node) -> None:
 @rule("Upsample", 9)
 def _upsample_9(node: ir.Node) -> None:
     """The attribute `scales` became an input."""
-    scales = np.asarray(node.attributes.pop("scales").as_floats(), np.float32)
-    _append_inputs(node, ("scales", scales))
+    _append_inputs(node, ("scales", np.asarray(node.attributes.pop("scales").as_floats(), np.float32)))
 
 
 @rule("Upsample", 10)
 def _upsample_10(node: ir.Node) -> None:
-    """Upsample is gone; Resize-10 takes the same inputs. The rule for Resize-11 is applied at once: the type changes under the loop."""
+    """Upsample is gone; Resize-10 takes the same inputs and attributes."""
     node.op_type = "Resize"
-    _resize_11(node)
+
+
+@rule("Dropout", 10)
+def _dropout_10(node: ir.Node) -> None:
+    """The mask became bool."""
+    if len(node.outputs) > 1 and _is_used(node.outputs[1]):
+        raise CannotLift("the mask of a Dropout is used, and its type changed at opset 10")
 
 
 @rule("Resize", 11)
 def _resize_11(node: ir.Node) -> None:
-    """Resize-10 used asymmetric coordinates and truncation; an empty `roi` input stands before `scales`."""
-    if "coordinate_transformation_mode" in node.attributes:
-        return
-    scales = constant(node.inputs[1])
-    if scales is None or (scales < 1).any():
-        raise CannotLift(
-            "Resize of opset 10 that shrinks, or whose scales are not constant, rounds differently from its successor"
-        )
+    """Resize-10 used asymmetric coordinates; an empty `roi` input stands before `scales` now.
+
+    "nearest" cut the coordinate off where it enlarged and rounded it up where it shrank (ONNX Runtime: `SIMPLE` in
+    onnxruntime/core/providers/cpu/tensor/upsamplebase.h), axis by axis: one `nearest_mode` serves both only where all
+    axes go the same way.
+    """
+    if string_attribute(node, "mode", "nearest") == "nearest":
+        scales = constant(node.inputs[1])
+        if scales is None or ((scales < 1).any() and (scales > 1).any()):
+            raise CannotLift("a nearest Resize of opset 10 whose scales are computed or mixed rounds differently now")
+        rounding = "ceil" if (scales < 1).any() else "floor"
+        node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", rounding)
     scales_value = node.inputs[1]
     node.resize_inputs(3)
-    node.replace_input_with(1, _constant_input(node, np.zeros(0, np.float32), "roi"))
+    node.replace_input_with(1, _initializer(node, np.zeros(0, np.float32), "roi"))
     node.replace_input_with(2, scales_value)
     node.attributes["coordinate_transformation_mode"] = ir.AttrString("coordinate_transformation_mode", "asymmetric")
-    node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "floor")
+
+
+@rule("Resize", 13)
+def _resize_13(node: ir.Node) -> None:
+    """One coordinate mode was dropped; empty `roi` and `scales` can be left out."""
+    if string_attribute(node, "coordinate_transformation_mode", "") == "tf_half_pixel_for_nn":
+        raise CannotLift("Resize with tf_half_pixel_for_nn has no successor")
+    for index in range(1, min(3, len(node.inputs))):
+        array = constant(node.inputs[index])
+        if array is not None and array.size == 0:
+            node.replace_input_with(index, None)
 
 
 @rule("Slice", 10)
 def _slice_10(node: ir.Node) -> None:
     """`starts`, `ends`, `axes` became inputs; a missing `axes` meant the first ones, as it still does."""
-    _attributes_to_inputs(node, ("starts", "ends", "axes"))
+    _attributes_to_inputs(node, "starts", "ends", "axes")
 
 
 @rule("TopK", 10)
 def _top_k_10(node: ir.Node) -> None:
-    k = int_attribute(node, "k", 0)
-    node.attributes.pop("k")
+    k = node.attributes.pop("k").as_int()
     _append_inputs(node, ("k", np.asarray([k], np.int64)))
 
 
 @rule("Clip", 11)
 def _clip_11(node: ir.Node) -> None:
     """`min` and `max` became scalar inputs of the data type."""
-    value = node.inputs[0]
-    dtype = np.dtype(value.dtype.numpy()) if value is not None and value.dtype is not None else np.dtype(np.float32)
-    bounds = [
-        (name, np.asarray(node.attributes.pop(name).as_float(), dtype) if name in node.attributes else None)
-        for name in ("min", "max")
-    ]
-    _append_inputs(node, *bounds)
+    bounds = {n: node.attributes.pop(n).as_float() for n in ("min", "max") if n in node.attributes}
+    if bounds:
+        _append_inputs(node, *((n, _scalar(node, bounds[n]) if n in bounds else None) for n in ("min", "max")))
 
 
 @rule("Pad", 11)
 def _pad_11(node: ir.Node) -> None:
-    value = node.inputs[0]
-    dtype = np.dtype(value.dtype.numpy()) if value is not None and value.dtype is not None else np.dtype(np.float32)
+    """`pads` and `value` became inputs; the value's default is still 0."""
     fill = node.attributes.pop("value").as_float() if "value" in node.attributes else 0.0
-    pads = np.asarray(ints_attribute(node, "pads", ()), np.int64)
-    node.attributes.pop("pads")
-    _append_inputs(node, ("pads", pads), ("value", np.asarray(fill, dtype)))
+    _attributes_to_inputs(node, "pads")
+    if fill:
+        _append_inputs(node, ("value", _scalar(node, fill)))
 
 
 @rule("Scatter", 11)
@@ -196,12 +217,12 @@ def _dropout_12(node: ir.Node) -> None:
 @rule("Unsqueeze", 13)
 @rule("ReduceSum", 13)
 def _axes_13(node: ir.Node) -> None:
-    _attributes_to_inputs(node, ("axes",))
+    _attributes_to_inputs(node, "axes")
 
 
 @rule("Split", 13)
 def _split_13(node: ir.Node) -> None:
-    _attributes_to_inputs(node, ("split",))
+    _attributes_to_inputs(node, "split")
 
 
 @rule("Softmax", 13)
@@ -210,31 +231,45 @@ def _split_13(node: ir.Node) -> None:
 def _softmax_13(node: ir.Node) -> None:
     """Before 13 the input was flattened to 2-D at `axis` (default 1) and normalised over all that follows.
 
-    At the last axis both meanings agree. Elsewhere: Flatten(axis) → Softmax(−1) → Reshape to the shape of the input.
+    Where at most one of the axes from there on is longer than 1, that is the softmax along it. Elsewhere:
+    Flatten(axis) → Softmax(−1) → Reshape to the shape of the input.
     """
-    axis, rank = int_attribute(node, "axis", 1), _rank(node)
-    if axis == -1 or (rank is not None and axis % rank == rank - 1):
-        node.attributes["axis"] = ir.AttrInt64("axis", -1)
-        return
-    source = node.inputs[0]
+    axis = _one_axis(node, int_attribute(node, "axis", 1))
+    if axis is None:
+        _softmax_on_matrix(node, int_attribute(node, "axis", 1))
+    else:
+        node.attributes["axis"] = ir.AttrInt64("axis", axis)
+
+
+def _one_axis(node: ir.Node, axis: int) -> int | None:
+    """The axis along which the old meaning with `axis` is the new one; None if there is none, or it is not known."""
+    if axis == -1:
+        return axis
+    shape = None if node.inputs[0] is None else node.inputs[0].shape
+    if shape is None:
+        return None
+    start = axis + len(shape) if axis < 0 else axis
+    long = [i for i in range(start, len(shape)) if shape[i] != 1]
+    if len(long) > 1 or not 0 <= start < len(shape):
+        return None
+    return long[0] if long else start
+
+
+def _softmax_on_matrix(node: ir.Node, axis: int) -> None:
+    graph, source, output = node.graph, node.inputs[0], node.outputs[0]
     assert source is not None
-    graph = node.graph
-    flatten = ir.node("Flatten", [source], {"axis": axis}, name=f"{node.outputs[0].name}.flatten")
-    shape = ir.node("Shape", [source], name=f"{node.outputs[0].name}.shape")
-    node.replace_input_with(0, flatten.outputs[0])
-    node.attributes["axis"] = ir.AttrInt64("axis", -1)
-    output = node.outputs[0]
+    assert isinstance(graph, ir.Graph)
+    flatten = ir.node("Flatten", [source], {"axis": axis}, name=f"{output.name}.flatten")
+    shape = ir.node("Shape", [source], name=f"{output.name}.shape")
     reshape = ir.node("Reshape", [output, shape.outputs[0]], name=f"{output.name}.reshape")
     result = reshape.outputs[0]
-    result.dtype, result.shape = output.dtype, output.shape
+    result.type, result.shape = output.type, output.shape
     ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
     reshape.replace_input_with(0, output)
-    for new, suffix in ((flatten, "flat"), (shape, "shape")):
-        new.outputs[0].name = f"{output.name}.{suffix}"
-    if result.is_graph_output():
-        result.name, output.name = output.name, f"{output.name}.normalised"
-    else:
-        result.name = f"{output.name}.reshaped"
-    assert isinstance(graph, ir.Graph)
+    node.replace_input_with(0, flatten.outputs[0])
+    node.attributes["axis"] = ir.AttrInt64("axis", -1)
+    flatten.outputs[0].name, shape.outputs[0].name = f"{output.name}.flat", f"{output.name}.shape"
+    result.name, output.name = output.name, f"{output.name}.normalised"
+    output.shape = None
     graph.insert_before(node, [flatten, shape])
     graph.insert_after(node, [reshape])

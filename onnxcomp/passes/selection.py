@@ -12,18 +12,14 @@ from onnxcomp.report.reasons import Reason
 
 
 def left_out(node: ir.Node, only: Sequence[str], exclude: Sequence[str]) -> Reason | None:
-    """None if the node is selected; otherwise which option leaves it out. Patterns are globs of names or operator types.
+    """None if the node is selected; otherwise which option leaves it out. Patterns are globs of names or operators.
 
     >>> left_out(ir.node("Conv", [ir.val("x")], name="stem"), only=(), exclude=("st*",))
     <Reason.EXCLUDED: 'excluded'>
     """
-
-    def matches(patterns: Sequence[str]) -> bool:
-        return any(fnmatchcase(node.name or "", p) or fnmatchcase(qualified(node), p) for p in patterns)
-
-    if matches(exclude):
+    if any(_matches(node, pattern) for pattern in exclude):
         return Reason.EXCLUDED
-    return Reason.NOT_SELECTED if only and not matches(only) else None
+    return Reason.NOT_SELECTED if only and not any(_matches(node, pattern) for pattern in only) else None
 
 
 def unselected(model: ir.Model, only: Sequence[str], exclude: Sequence[str]) -> frozenset[str]:
@@ -36,4 +32,9 @@ def unselected(model: ir.Model, only: Sequence[str], exclude: Sequence[str]) -> 
 def unmatched(model: ir.Model, patterns: Sequence[str]) -> list[str]:
     """Patterns that match no node at all: most likely a typing error."""
     nodes = list(model.graph.all_nodes())
-    return [p for p in patterns if not any(fnmatchcase(n.name or "", p) or fnmatchcase(qualified(n), p) for n in nodes)]
+    return [pattern for pattern in patterns if not any(_matches(node, pattern) for node in nodes)]
+
+
+def _matches(node: ir.Node, pattern: str) -> bool:
+    # A node whose name has brackets is matched by its name, although it is no glob of itself.
+    return node.name == pattern or any(fnmatchcase(name, pattern) for name in (node.name or "", qualified(node)))

@@ -2,39 +2,70 @@
 
 from __future__ import annotations
 
+import re
+
 from jinja2 import Environment, StrictUndefined
 
-from onnxcomp.report.structures import Report
-from onnxcomp.report.terminal import skip_lines
+from onnxcomp.report.figures import changed_operators, data_lines, measured_on, skip_lines, summary_rows
+from onnxcomp.report.structures import Benchmark, Report
 from onnxcomp.report.text import printable
 
-TEMPLATE = """\
+REPORT = """\
 ### onnxcomp {{ r.command }}: {{ r.verdict.value }}
 
-{{ p(r.sentence) }}
+{{ p(r.sentence) }}{% if r.result_path %} → {{ p(r.result_path) }}{% endif %}
 
-| | before | after |
-|---|---:|---:|
-| size | {{ "%.2f MB" % (r.source.bytes / 1e6) }} | {{ "%.2f MB" % (r.result.bytes / 1e6) }} |
-| parameters | {{ "{:,}".format(r.source.parameters) }} | {{ "{:,}".format(r.result.parameters) }} |
-| nodes | {{ r.source.nodes }} | {{ r.result.nodes }} |
-{% if r.benchmark %}| latency p10, {{ r.benchmark.threads }} threads{{ " (UNSTABLE)" if r.benchmark.verdict == "UNSTABLE" }} |\
-{% for l in r.benchmark.latency.values() %} {{ "%.3f ms" % l.p10 }} |{% endfor %}
-{% endif %}{% if r.metric %}| {{ p(r.metric.name) }} (n={{ r.metric.samples }}) | {{ "%.4f" % r.metric.before }} | {{ "%.4f" % r.metric.after }} |
-{% endif %}{% for f in r.fidelity %}| output {{ p(f.output) }} | | cosine {{ "%.5f" % f.cosine }}, SQNR {{ "%.1f" % f.sqnr_db }} dB |
+| | {{ "reference | model" if r.command == "verify" else "before | after" }} | |
+|---|---:|---:|---:|
+{% for row in rows(r) %}| {{ row | map("cell") | join(" | ") }} |
 {% endfor %}
-{% for s in r.steps %}* **{{ s.name }}**: {{ s.status.value }} — {{ p(s.why) }}
-{% for line in skips(s.skips, 6) %}  * {{ p(line) }}
-{% endfor %}{% endfor %}{% for n in r.notes %}{% if n.level == "warning" %}> {{ p(n.sentence) }}
-{% endif %}{% endfor %}
+{% for line in data(r) %}* {{ p(line) }}
+{% endfor %}
+{% if r.fidelity %}| output | cosine | SQNR | max abs. difference | top-1 agrees |
+|---|---:|---:|---:|---:|
+{% for f in r.fidelity %}| {{ p(f.output) }} | {{ "%.5f" % f.cosine }} | {{ "%.1f dB" % f.sqnr_db }} | \
+{{ "%.3g" % f.max_abs }} | {{ "" if f.top1_agreement is none else "%.2f %%" % (100 * f.top1_agreement) }} |
+{% endfor %}
+{% endif %}{% for g in r.gates %}* {{ "✓" if g.passed else "✗" }} {{ p(g.name) }} is {{ "%.4f" % g.value }}, \
+wanted {{ p(g.wanted) }}
+{% endfor %}{% for n in r.notes %}* {{ "**!**" if n.level == "warning" else "·" }} {{ p(n.sentence) }}
+{% endfor %}
+{% for s in r.steps %}* **{{ p(s.name) }}**: {{ s.status.value }}, {{ p(s.why) }}
+{% for line in skips(s, 8) %}  * {{ p(line) }}
+{% endfor %}{% endfor %}
+{% if operators(r) %}| operator | before | after |
+|---|---:|---:|
+{% for row in operators(r) %}| {{ row | map("cell") | join(" | ") }} |
+{% endfor %}{% endif %}"""
+
+BENCHMARK = """\
+| model | p10 | median | p90 | p99 | speed-up |
+|---|---:|---:|---:|---:|---:|
+{% for name, l in b.latency.items() %}| {{ p(name) }} | \
+{{ "%.3f | %.3f | %.3f | %.3f" % (l.p10, l.median, l.p90, l.p99) }} | \
+{% if name in b.speedup %}{{ "%.2f (%.2f–%.2f)" % ((b.speedup[name],) + b.interval[name]) }}{% else %}1.00{% endif %} |
+{% endfor %}
+{{ b.verdict }}: milliseconds, {{ p(where) }}{% if b.reason %}; {{ p(b.reason) }}{% endif %}
 """
 
 
 def markdown(report: Report) -> str:
-    """GitHub-flavoured Markdown. Names from the model can't break out of their cell."""
-    environment = Environment(undefined=StrictUndefined, trim_blocks=False, autoescape=True)
-    return environment.from_string(TEMPLATE).render(r=report, p=_cell, skips=skip_lines)
+    """GitHub-flavoured Markdown. Names from the model can't break out of their cell, nor format, nor link."""
+    text = _render(REPORT, r=report, rows=summary_rows, data=data_lines, skips=skip_lines, operators=changed_operators)
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+def benchmark_markdown(result: Benchmark) -> str:
+    """The table of `bench`."""
+    return _render(BENCHMARK, b=result, where=measured_on(result))
+
+
+def _render(template: str, **values: object) -> str:
+    # autoescape turns < > & into entities, which Markdown shows as they were meant.
+    environment = Environment(undefined=StrictUndefined, autoescape=True, keep_trailing_newline=True)
+    environment.filters["cell"] = _cell
+    return environment.from_string(template).render(p=_cell, **values)
 
 
 def _cell(text: object) -> str:
-    return printable(text, 400).replace("|", "\\|").replace("`", "'").replace("[", "\\[")
+    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", printable(text, 600))

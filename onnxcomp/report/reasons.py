@@ -31,15 +31,15 @@ class Reason(StrEnum):
 
 
 DESCRIPTIONS: dict[Reason, str] = {
-    Reason.NO_INTEGER_KERNEL: "The execution provider has no integer kernel for this operator, so INT8 would only add conversions.",
+    Reason.NO_INTEGER_KERNEL: "The execution provider has no integer kernel for it: INT8 would only add conversions.",
     Reason.KEPT_FLOAT: "An integer kernel exists, but measurements on many models showed that float is better here.",
-    Reason.BORDER_COST: "Not enough of its neighbours run in INT8, so converting at its borders would cost more than it gains.",
+    Reason.BORDER_COST: "Too few neighbours run in INT8: converting at its borders would cost more than it gains.",
     Reason.NOT_CONSTANT: "The weight is computed at run time; only constant weights can be quantised ahead of time.",
     Reason.TWO_ACTIVATIONS: "Both operands are activations; quantising such products statically is not done.",
     Reason.UNSUPPORTED_FORM: "The attributes or shapes of this node have no integer kernel (the sentence names which).",
     Reason.NOT_FLOAT32: "The tensor is not float32, and the integer kernels replace float32 arithmetic only.",
     Reason.ALREADY_QUANTIZED: "The model is quantised already; quantising twice only loses accuracy.",
-    Reason.UNKNOWN_OPERATOR: "The operator is not a standard one that this version knows, so nothing around it is changed.",
+    Reason.UNKNOWN_OPERATOR: "Not a standard operator that this version knows, so nothing around it is changed.",
     Reason.INSIDE_SUBGRAPH: "The node sits inside an If, Loop or Scan body; bodies are left as they are.",
     Reason.NOT_OBSERVED: "No calibration feed reached this tensor, so its range is unknown.",
     Reason.NOT_FINITE: "Calibration saw NaN or infinity in this tensor, or its weight holds them.",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from onnxcomp.report.reasons import Reason
+from onnxcomp.report.text import encodable
 
 REPORT_SCHEMA = "onnxcomp-report/1"
+FileName = Annotated[str, AfterValidator(encodable)]
+"""A name or path as shown; the file itself may have a name that is not UTF-8."""
 
 
 class Record(BaseModel):
@@ -35,9 +38,13 @@ class Note(Record):
 
 
 class ModelFacts(Record):
-    """A model in numbers. `bytes`: on disk, graph and data; `macs`: multiply-accumulates of one call, None when shapes are unknown."""
+    """A model in numbers.
 
-    name: str
+    `bytes`: on disk, graph and data; `nodes` and `operators`: with the bodies of If, Loop and Scan, without Constant
+    nodes; `macs`: multiply-accumulates of one call, None when shapes are unknown.
+    """
+
+    name: FileName
     sha256: str
     bytes: int
     opset: int
@@ -52,7 +59,7 @@ class ModelFacts(Record):
 
 class DataFacts(Record):
     kind: Literal["real", "random"]
-    name: str
+    name: FileName
     samples: int
     labels: bool
     sha256: str
@@ -172,12 +179,13 @@ class Report(Record):
     sentence: str
     exit_code: int
     target: str
+    target_is_host: bool = Field(default=True, description="If not, what was measured is unverified for the target")
     host: str
     seed: int
     versions: dict[str, str]
     source: ModelFacts
     result: ModelFacts
-    result_path: str | None = None
+    result_path: FileName | None = None
     calibration: DataFacts | None = None
     evaluation: DataFacts | None = None
     steps: tuple[StepReport, ...] = ()

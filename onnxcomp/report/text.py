@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 
 # Control, format (bidirectional overrides among them), surrogate, private use, unassigned, line, paragraph separator.
@@ -26,3 +27,22 @@ def printable(text: object, limit: int = 80) -> str:
         head = limit // 2
         raw = raw[:head] + "…" + raw[len(raw) - (limit - head - 1) :]
     return "".join("?" if unicodedata.category(c) in _UNSAFE else c for c in raw)
+
+
+def encodable(text: str) -> str:
+    """The text without lone surrogates, which file names that are not UTF-8 hold and which no report file can.
+
+    >>> encodable("m\\udcff.onnx")
+    'm?.onnx'
+    """
+    return text.encode("utf-8", errors="replace").decode()
+
+
+def harmless_json(text: str) -> str:
+    """JSON with what acts on a terminal escaped, where it stands inside strings: the same data.
+
+    >>> print(harmless_json('{"node": "a\\x9b2J"}'))
+    {"node": "a\\u009b2J"}
+    """
+    # The only unsafe characters outside strings are the line breaks of the layout, which stay.
+    return "".join(json.dumps(c)[1:-1] if c != "\n" and unicodedata.category(c) in _UNSAFE else c for c in text)

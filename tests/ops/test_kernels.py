@@ -98,9 +98,14 @@ def test_conv_absorbs_its_activation(activation):
         ("y = Gemm<transB = 1>(x, w1)", {"com.microsoft:QGemm"}),
         ("m = MatMul(x, w1) y = Add(m, w1b)", {"com.microsoft:QGemm", "com.microsoft:MatMulIntegerToFloat"}),
         ("m = MatMul(x, w1) y = Relu(m)", {"com.microsoft:MatMulIntegerToFloat"}),
+        ("m = Gemm(x, w1, w1b) y = Relu(m)", {"com.microsoft:QGemm"}),
+        ("m = Gemm(x, w1, w1b) y = Tanh(m)", {"com.microsoft:QGemm"}),
+        ("m = Gemm(x, w1) y = Sigmoid(m)", {"com.microsoft:QGemm"}),
+        ("m = MatMul(x, w1) n = Add(m, w1b) y = Relu(n)", {"com.microsoft:QGemm", "com.microsoft:QLinearMatMul"}),
+        ("m = MatMul(x, w1) n = Add(m, w1b) y = Sigmoid(n)", {"com.microsoft:QGemm", "com.microsoft:QLinearMatMul"}),
     ],
 )
-def test_matrix_product_with_float_output_runs_in_integers(body, fused, batch):
+def test_matrix_product_before_float_operators_runs_in_integers(body, fused, batch):
     model = graph(f"g (float[{batch},32] x, float[32,32] w1, float[32] w1b) => (float[{batch},32] y) {{ {body} }}")
     _, result, items = quantized(model)
     counts = operator_counts(optimized_graph(result))

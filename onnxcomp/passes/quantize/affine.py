@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 QMAX = 255
-SMALLEST_SCALE = float(np.finfo(np.float32).tiny) * 2**24
-"""Below it, scales and their products with other scales would be denormal."""
+SMALLEST_SCALE = 2.0**-62
+"""The product of two scales, which is the scale of a bias, stays a normal float32 (≥ 2^−126). Values that small are
+zero to a network."""
 
 BIAS_LIMIT = 2.0**30
 """Largest magnitude allowed for an int32 bias: leaves as much room again for the accumulated products."""
@@ -30,8 +31,8 @@ def from_range(low: float, high: float, clip: tuple[float, float] | None = None)
 
     Args:
         low: Smallest value to represent; `high`: largest.
-        clip: Bounds of an absorbed Relu or Clip. The represented range then stays inside them in float32, so that ONNX Runtime finds the
-            activation redundant (`IsClipMadeRedundantByQ` in qdq_util.cc) and fuses it away.
+        clip: Bounds of an absorbed Relu or Clip. The represented range then stays inside them in float32, so that ONNX
+            Runtime finds the activation redundant (`IsClipMadeRedundantByQ` in qdq_util.cc) and fuses it away.
 
     >>> from_range(0.0, 6.0, clip=(0.0, 6.0)).zero_point
     0
@@ -42,7 +43,8 @@ def from_range(low: float, high: float, clip: tuple[float, float] | None = None)
     if clip is not None:
         low, high = max(low, clip[0]), min(high, clip[1])
     if not high - low > SMALLEST_SCALE * QMAX:
-        return Affine(1.0 if clip is None else float(np.float32(min(1.0, clip[1] / QMAX * (1 - 1e-6)))), 0)
+        largest = 1.0 if clip is None else clip[1] / QMAX * (1 - 1e-6)
+        return Affine(float(np.float32(np.clip(largest, SMALLEST_SCALE, 1.0))), 0)
     zero_point = int(np.clip(np.rint(-low / ((high - low) / QMAX)), 0, QMAX))
     # Rounding the zero point moved one end: widen the scale so that both ends still fit.
     above = high / (QMAX - zero_point) if zero_point < QMAX else 0.0
@@ -88,11 +90,12 @@ def widened_for_bias(scales: np.ndarray, input_scale: float, bias: np.ndarray) -
 def quantize_weight(weight: np.ndarray, scales: np.ndarray, axis: int, qmax: int) -> np.ndarray:
     """int8 weights of the same shape, in [−qmax, qmax]."""
     shape = [-1 if a == axis % weight.ndim else 1 for a in range(weight.ndim)]
-    return np.clip(np.rint(weight / scales.reshape(shape)), -qmax, qmax).astype(np.int8)
+    return np.asarray(np.clip(np.rint(weight / scales.reshape(shape)), -qmax, qmax), np.int8)
 
 
 def quantize_bias(bias: np.ndarray, input_scale: float, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """int32 bias and its scale, which must be exactly s_x · s_w in float32: the kernel ignores the one in the file and uses the product."""
+    """int32 bias and its scale, which must be exactly s_x · s_w in float32: the kernel ignores the one in the file and
+    uses the product."""
     product = np.float32(input_scale) * scales.astype(np.float32)
     limit = float(np.iinfo(np.int32).max)
     return np.clip(np.rint(bias.astype(np.float64) / product), -limit, limit).astype(np.int32), product

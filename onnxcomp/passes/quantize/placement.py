@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
 from onnxcomp.ops.attributes import is_constant
 from onnxcomp.ops.kernels import Role
+from onnxcomp.passes.quantize.plan import Island
 from onnxcomp.passes.quantize.sites import Site
 
 
@@ -63,7 +64,7 @@ def quantized_values(sites: Iterable[Site]) -> tuple[dict[str, ir.Value], set[st
     for site in sites:
         for value in site.outputs:
             name = value.name or ""
-            if site.kernel.output_quantized or (
+            if site.output_quantized or (
                 name in values
                 and not value.is_graph_output()
                 and all((id(u.node), id(value)) in readers for u in value.uses())
@@ -84,25 +85,42 @@ def ties(sites: Iterable[Site]) -> dict[str, str]:
     return head
 
 
-def islands(sites: Sequence[Site]) -> list[list[Site]]:
-    """Connected INT8 regions: sites that hand integers to each other."""
-    parent: dict[int, int] = {id(s.node): id(s.node) for s in sites}
+def islands(sites: Sequence[Site], macs: Mapping[str, int], elements: Mapping[str, int]) -> tuple[Island, ...]:
+    """Connected INT8 regions: sites that hand integers to each other.
 
-    def find(key: int) -> int:
-        while parent[key] != key:
-            parent[key] = parent[parent[key]]
-            key = parent[key]
-        return key
+    Args:
+        sites: The sites in INT8.
+        macs: By node name.
+        elements: By value name, of one call.
+    """
+    parent = {s.name: s.name for s in sites}
 
-    touching: dict[int, int] = {}
+    def find(name: str) -> str:
+        while parent[name] != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    writer = {id(v): s.name for s in sites for v in s.outputs}
+    members: dict[str, set[str]] = defaultdict(set)
+    border: dict[str, int] = defaultdict(int)
+    nodes = {(id(s.node), id(v)) for s in sites for v in s.inputs}
     for site in sites:
-        for value in (*site.inputs, *site.outputs):
-            key = id(site.node)
-            if id(value) in touching:
-                parent[find(key)] = find(touching[id(value)])
-            else:
-                touching[id(value)] = key
-    groups: dict[int, list[Site]] = defaultdict(list)
+        for value in site.inputs:
+            if id(value) in writer:
+                parent[find(site.name)] = find(writer[id(value)])
+            elif not is_constant(value):
+                border[site.name] += elements.get(value.name or "", 0)
+        for value in site.outputs:
+            float_uses = sum((id(u.node), id(value)) not in nodes for u in value.uses()) + value.is_graph_output()
+            border[site.name] += float_uses * elements.get(value.name or "", 0)
     for site in sites:
-        groups[find(id(site.node))].append(site)
-    return list(groups.values())
+        members[find(site.name)].add(site.name)
+    return tuple(
+        Island(
+            nodes=tuple(sorted(names)),
+            macs=sum(macs.get(n, 0) for n in names),
+            border=sum(border[n] for n in names),
+        )
+        for names in members.values()
+    )

@@ -42,6 +42,20 @@ class NodeDecision(Record):
     macs: int | None = None
 
 
+class Island(Record):
+    """A connected INT8 region: what it computes, and what is converted at its borders.
+
+    Args:
+        nodes: Names of its nodes.
+        macs: Multiply-accumulates inside.
+        border: Elements that are quantised or dequantised where it meets float nodes, in one call.
+    """
+
+    nodes: tuple[str, ...]
+    macs: int
+    border: int
+
+
 class QuantPlan(Plan):
     """Tensor → parameters, node → precision. Replaying it needs no calibration data.
 
@@ -50,6 +64,7 @@ class QuantPlan(Plan):
         tensors: Every activation and weight that an INT8 node may read or write, by name. A weight that is read along
             two different axes has one entry for each, named `weight@axis`.
         ties: Tensor → the tensor whose parameters it shares, because the operator between them only moves values.
+        islands: The INT8 regions as first placed: the ones with little work for their borders go first when latency fails.
         sensitivity: Node → error of the model's outputs (1 − cosine) with only this node in INT8; filled when
             relaxing needed it.
     """
@@ -57,6 +72,7 @@ class QuantPlan(Plan):
     nodes: dict[str, NodeDecision]
     tensors: dict[str, QParams]
     ties: dict[str, str] = Field(default_factory=dict)
+    islands: tuple[Island, ...] = ()
     sensitivity: dict[str, float] = Field(default_factory=dict)
 
     def changes(self) -> frozenset[str]:

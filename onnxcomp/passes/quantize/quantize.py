@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -14,12 +15,15 @@ from onnxcomp.calibration.stream import Observed, observe
 from onnxcomp.errors import UsageError
 from onnxcomp.model.cost import cost
 from onnxcomp.model.fingerprint import structure_sha256
+from onnxcomp.model.normalize import clone
+from onnxcomp.model.shapes import bind
 from onnxcomp.ops.attributes import constant
 from onnxcomp.ops.kernels import QUANTIZATION_OPERATORS, Role
+from onnxcomp.ops.macs import static_shape
 from onnxcomp.passes.base import Context, Evidence, Plan, Proof
 from onnxcomp.passes.quantize import affine
 from onnxcomp.passes.quantize.audit import audit, unfused
-from onnxcomp.passes.quantize.placement import quantized_values, settle, ties
+from onnxcomp.passes.quantize.placement import islands, quantized_values, settle, ties
 from onnxcomp.passes.quantize.plan import NodeDecision, QParams, QuantPlan
 from onnxcomp.passes.quantize.ranges import FIXED_RANGES, METHODS, Method
 from onnxcomp.passes.quantize.sites import Site, find_sites
@@ -29,6 +33,9 @@ from onnxcomp.report.structures import Record, Skip
 
 MAX_GROUPS = 32
 """Sensitivity is measured for at most so many groups of neighbouring nodes: one session each."""
+
+CHEAP_SHARE = 0.2
+"""Share of the INT8 multiply-accumulates that one relaxing for latency may give up."""
 
 SAFETY = 0.6
 """Share of the allowed error that a relaxed plan aims at: errors of nodes do not add up exactly."""
@@ -97,10 +104,12 @@ class Quantize:
         skips = [*skips, *more]
         activations = self._activations(settled, seen, tied)
         tensors = activations | _weights(settled, ctx.target.weight_qmax, tied, activations)
-        macs, kept = cost(model, ctx.shapes).by_node, {s.name for s in settled}
-        skipped = {s.node for s in skips}
+        bound = clone(model)
+        bind(bound, ctx.shapes)
+        macs, kept, skipped = cost(bound).by_node, {s.name for s in settled}, {s.node for s in skips}
         nodes = {s.name: _decision(s, s.name in kept, macs.get(s.name)) for s in sites if s.name not in skipped}
-        return _plan(header, skips, nodes, tensors, tied)
+        regions = islands(settled, macs, _elements(bound))
+        return _plan(header, skips, nodes=nodes, tensors=tensors, ties=tied, islands=regions)
 
     def apply(self, model: ir.Model, plan: QuantPlan, ctx: Context) -> ir.Model:
         """Writes the plan; needs no data."""
@@ -136,24 +145,23 @@ class Quantize:
             v.name: FIXED_RANGES[s.node.op_type] for s in sites for v in s.outputs if s.node.op_type in FIXED_RANGES
         }
         result = {}
-        for name in quantized_values(sites)[0]:
-            if name in tied:
-                continue
+        # A tensor may be in use whose head is not: then the two still share the head's range.
+        for name in {tied.get(name, name): None for name in quantized_values(sites)[0]}:
             low, high = fixed.get(name) or method(seen[name])
             params = affine.from_range(low, high, clips.get(name))
             result[name] = QParams(dtype="uint8", scale=(params.scale,), zero_point=params.zero_point)
         return result
 
 
-def _plan(
-    header: Plan,
-    skips: Sequence[Skip],
-    nodes: dict[str, NodeDecision] | None = None,
-    tensors: dict[str, QParams] | None = None,
-    tied: dict[str, str] | None = None,
-) -> QuantPlan:
-    rest = {"skips": tuple(skips), "nodes": nodes or {}, "tensors": tensors or {}, "ties": tied or {}}
-    return QuantPlan(**header.model_dump() | rest)
+def _plan(header: Plan, skips: Sequence[Skip], **rest: object) -> QuantPlan:
+    return QuantPlan.model_validate({"nodes": {}, "tensors": {}} | header.model_dump() | {"skips": tuple(skips)} | rest)
+
+
+def _elements(model: ir.Model) -> dict[str, int]:
+    """Elements of each value whose shape is known, by name."""
+    values = ir.convenience.create_value_mapping(model.graph)
+    shapes = {name: static_shape(value) for name, value in values.items()}
+    return {name: prod(shape) for name, shape in shapes.items() if shape is not None}
 
 
 def _weights(
@@ -237,9 +245,24 @@ def _without(plan: QuantPlan, names: frozenset[str], reason: Reason) -> QuantPla
 
 
 def _cheap(plan: QuantPlan) -> frozenset[str]:
-    """The quarter of the weighted nodes with the fewest MACs: they pay conversions and gain little."""
-    order = sorted(_weighted(plan), key=lambda n: plan.nodes[n].macs or 0)
-    return frozenset(order[: max(1, len(order) // 4)]) if len(order) > 1 else frozenset()
+    """What gains least in INT8: the islands with the least work for each converted element, up to a share of the MACs.
+
+    When one island is left, the quarter of its weighted nodes with the fewest MACs.
+    """
+    quantized = plan.quantized()
+    left = [i for i in plan.islands if quantized & frozenset(i.nodes)]
+    if len(left) > 1:
+        order = sorted(left, key=lambda i: i.macs / max(1, i.border))
+        budget = CHEAP_SHARE * sum(i.macs for i in order)
+        chosen, spent = set(order[0].nodes), order[0].macs
+        for island in order[1:-1]:
+            spent += island.macs
+            if spent > budget:
+                break
+            chosen |= set(island.nodes)
+        return frozenset(chosen)
+    nodes = sorted(_weighted(plan), key=lambda n: plan.nodes[n].macs or 0)
+    return frozenset(nodes[: max(1, len(nodes) // 4)]) if len(nodes) > 1 else frozenset()
 
 
 def _sensitivity(plan: QuantPlan, evidence: Evidence[QuantPlan]) -> dict[str, float]:

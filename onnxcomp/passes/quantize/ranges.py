@@ -24,7 +24,11 @@ def minmax(observed: Observed) -> Range:
 
 
 def percentile(observed: Observed, share: float = 0.9999) -> Range:
-    """The central `share` of the values: (1 − share)/2 is cut at each end, or (1 − share) at the one that is not zero."""
+    """The central `share` of the values: (1 − share)/2 is cut at each end, or (1 − share) at the one that is not zero.
+
+    A side of which nothing but zeros would be left is not cut: that tensor is sparse, and its few values are all that
+    it says.
+    """
     low, high = minmax(observed)
     counts, centres, half = _with_zeros(observed.histogram)
     cumulative = np.cumsum(counts)
@@ -33,14 +37,15 @@ def percentile(observed: Observed, share: float = 0.9999) -> Range:
     tail = (1.0 - share) * cumulative[-1] / (1 if low >= 0 or high <= 0 else 2)
     lower = centres[np.searchsorted(cumulative, tail, side="right").clip(max=len(centres) - 1)] - half
     upper = centres[np.searchsorted(cumulative, cumulative[-1] - tail, side="left").clip(max=len(centres) - 1)] + half
-    return max(low, min(lower, 0.0)), min(high, max(upper, 0.0))
+    return (max(low, lower) if lower < -half else low), (min(high, upper) if upper > half else high)
 
 
 def mse(observed: Observed) -> Range:
     """The range with the smallest expected squared error, Σ_b h_b · (c_b − DQ(Q(c_b)))² over the histogram.
 
-    Candidates shrink the exact range evenly from each end: one-sided tensors (after a Relu) by 128 steps, two-sided ones by 24 × 24. The
-    error inside the range is s²/12 for each value (uniform rounding), exact for bins narrower than a step; the error outside is exact.
+    Candidates shrink the exact range evenly from each end: one-sided tensors (after a Relu) by 128 steps, two-sided
+    ones by 24 × 24. The error inside the range is taken as s²/12 for each value (uniform rounding; none for exact
+    zeros), outside as the distance to the end.
     """
     low, high = minmax(observed)
     counts, centres, _ = _with_zeros(observed.histogram)
@@ -58,20 +63,20 @@ def mse(observed: Observed) -> Range:
         edges = np.linspace(1.0, 1.0 / TWO_SIDED_CANDIDATES, TWO_SIDED_CANDIDATES)
         lows, highs = (g.ravel() for g in np.meshgrid(low * edges, high * edges))
     step = (highs - lows) / LEVELS
-    above = _tail(counts, centres, highs)
-    below = _tail(counts[::-1], -centres[::-1], -lows)
-    nonzero = counts[centres != 0.0].sum()
-    error = above + below + step**2 / 12.0 * nonzero
+    above, many = _beyond(counts, centres, highs)
+    below, few = _beyond(counts[::-1], -centres[::-1], -lows)
+    inside = counts[centres != 0.0].sum() - many - few
+    error = above + below + step**2 / 12.0 * inside
     best = int(np.argmin(error))
     return float(lows[best]), float(highs[best])
 
 
-def _tail(counts: np.ndarray, centres: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Σ over bins beyond each edge of h·(c − edge)², from cumulated moments: O(bins + edges)."""
+def _beyond(counts: np.ndarray, centres: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each edge Σ h·(c − edge)² and Σ h over the bins beyond it, from cumulated moments: O(bins + edges)."""
     moments = [np.concatenate([[0.0], np.cumsum((counts * centres**p)[::-1])])[::-1] for p in (0, 1, 2)]
     start = np.searchsorted(centres, edges, side="right")
     m0, m1, m2 = (m[start] for m in moments)
-    return np.maximum(m2 - 2 * edges * m1 + edges**2 * m0, 0.0)
+    return np.maximum(m2 - 2 * edges * m1 + edges**2 * m0, 0.0), m0
 
 
 def _with_zeros(histogram: Histogram) -> tuple[np.ndarray, np.ndarray, float]:

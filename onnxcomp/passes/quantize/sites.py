@@ -8,7 +8,15 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxcomp.ops.attributes import constant, is_constant, is_standard, qualified
-from onnxcomp.ops.kernels import ABSORBED_ACTIVATIONS, CPU_KERNELS, HEAVY_OPERATORS, KEPT_FLOAT, Kernel, Role
+from onnxcomp.ops.kernels import (
+    ABSORBED_ACTIVATIONS,
+    CPU_KERNELS,
+    FUSED_INTO_GEMM,
+    HEAVY_OPERATORS,
+    KEPT_FLOAT,
+    Kernel,
+    Role,
+)
 from onnxcomp.passes.selection import left_out
 from onnxcomp.report.reasons import Reason
 from onnxcomp.report.structures import Skip
@@ -27,6 +35,7 @@ class Site:
         weight: The constant weight of a WEIGHTED site; `bias`: its constant bias.
         absorbed: Nodes that vanish into the kernel: a MatMul's bias Add, then a Relu or Clip.
         clip: Bounds that the absorbed activation sets on the output.
+        output_quantized: The integer kernel exists only with an integer output.
     """
 
     node: ir.Node
@@ -37,6 +46,7 @@ class Site:
     bias: ir.Value | None = None
     absorbed: tuple[ir.Node, ...] = ()
     clip: tuple[float, float] | None = None
+    output_quantized: bool = True
 
     @property
     def name(self) -> str:
@@ -134,7 +144,20 @@ def _weighted(node: ir.Node, kernel: Kernel) -> Site | Skip:
             absorbed, last = (add,), add
             bias = next(v for v in add.inputs if v is not None and v is not node.outputs[0])
     more, outputs, clip = _absorb_activation(last)
-    return Site(node, kernel, (source,), outputs, weight=weight, bias=bias, absorbed=(*absorbed, *more), clip=clip)
+    activated = bool(more) or any(u.node.op_type in FUSED_INTO_GEMM for u in last.outputs[0].uses())
+    # A MatMul with a bias becomes a Gemm where its shapes are static.
+    becomes_gemm = node.op_type == "Gemm" or bool(absorbed)
+    return Site(
+        node,
+        kernel,
+        (source,),
+        outputs,
+        weight=weight,
+        bias=bias,
+        absorbed=(*absorbed, *more),
+        clip=clip,
+        output_quantized=kernel.output_quantized or (becomes_gemm and activated),
+    )
 
 
 def _absorb_activation(node: ir.Node) -> tuple[tuple[ir.Node, ...], tuple[ir.Value, ...], tuple[float, float] | None]:
@@ -143,6 +166,7 @@ def _absorb_activation(node: ir.Node) -> tuple[tuple[ir.Node, ...], tuple[ir.Val
     follower = _only_use(output)
     if (
         follower is None
+        or follower.graph is not node.graph
         or follower.op_type not in ABSORBED_ACTIVATIONS
         or not is_standard(follower)
         or follower.inputs[0] is not output
@@ -183,7 +207,12 @@ def _bias_add(node: ir.Node, channels: int) -> ir.Node | None:
     if follower is None or follower.op_type != "Add" or not is_standard(follower) or follower.graph is not node.graph:
         return None
     other = next((v for v in follower.inputs if v is not node.outputs[0]), None)
-    return follower if other is not None and _is_channel_vector(other, channels) else None
+    if other is None or not _is_channel_vector(other, channels):
+        return None
+    # A bias with more axes than the product would add axes to the output; as an integer vector it can't.
+    shape = node.outputs[0].shape
+    axes = 1 if shape is None else shape.rank()
+    return follower if other.const_value is not None and other.const_value.numpy().ndim <= axes else None
 
 
 def _is_channel_vector(value: ir.Value, channels: int) -> bool:

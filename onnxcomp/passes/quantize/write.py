@@ -6,12 +6,14 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from onnxcomp.errors import PlanError
 from onnxcomp.model.normalize import clone
 from onnxcomp.ops.attributes import constant, is_constant
 from onnxcomp.passes.quantize.affine import quantize_bias, quantize_weight, scalar_constant
-from onnxcomp.passes.quantize.placement import quantized_values
+from onnxcomp.passes.quantize.placement import quantized_values, settle
 from onnxcomp.passes.quantize.plan import QParams, QuantPlan
 from onnxcomp.passes.quantize.sites import Site, find_sites
+from onnxcomp.report.text import printable
 
 ZERO_POINT_TYPES = {"uint8": np.uint8, "int8": np.int8}
 
@@ -26,7 +28,8 @@ def write_qdq(model: ir.Model, plan: QuantPlan) -> ir.Model:
     """
     result = clone(model)
     sites, _ = find_sites(result, (), ())
-    chosen = [s for s in sites if s.name in plan.quantized()]
+    # A node that lost its INT8 neighbours since the plan was made would only be converted back and forth.
+    chosen = settle([s for s in sites if s.name in plan.quantized()])
     writer = _Writer(result, plan)
     values, replaced = quantized_values(chosen)
     # Inputs first: the integer reads below must find the float readers that stay float untouched.
@@ -148,7 +151,13 @@ class _Writer:
         return result
 
     def _params(self, name: str) -> QParams:
-        return self._plan.tensors[self._plan.ties.get(name, name)]
+        key = self._plan.ties.get(name, name)
+        if key not in self._plan.tensors:
+            raise PlanError(
+                f"the plan has no scale for tensor {printable(key)!r}",
+                hint="a node that was float when the plan was made can't become INT8 by hand",
+            )
+        return self._plan.tensors[key]
 
     def _scale(self, params: QParams) -> ir.Value:
         return self._parameter("scale", np.asarray(params.scale[0], np.float32))

@@ -1,1 +1,1 @@
-"""Exact rewrites that make a graph smaller: folding of constants, of batch norms and pads into weights, and removal of what does nothing."""
+"""Exact rewrites that make a graph smaller: constants, batch norms and pads folded; what does nothing removed."""

@@ -3,90 +3,152 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxcomp.ops.attributes import constant, int_attribute, is_constant, is_standard
-from onnxcomp.ops.evaluator import CannotEvaluate, evaluate
-from onnxcomp.passes.simplify.edits import replace_by_constant
+from onnxcomp.ops.attributes import constant, is_constant, is_standard
+from onnxcomp.ops.evaluator import CannotEvaluate, TooLarge, evaluate
+from onnxcomp.passes.simplify.edits import Finding, Scope, edit, new_initializer, replace_by_constants, skip
+from onnxcomp.passes.simplify.labels import Labels, dimensions, reshape_target
+from onnxcomp.report.reasons import Reason
 
 DEFAULT_LIMIT = 2**20
 """Elements of a folded result at most (a 76-byte ConstantOfShape can ask for 64 GiB)."""
 
-NEVER = frozenset({"QuantizeLinear", "DequantizeLinear", "RandomNormal", "RandomUniform", "Multinomial"})
+Array = np.ndarray[Any, Any]
+Results = dict[ir.Node, list[Array]]
+"""What constant nodes compute, in topological order."""
 
 
-def fold_constants(
-    model: ir.Model, excluded: frozenset[str], limit: int = DEFAULT_LIMIT
-) -> Iterator[tuple[ir.Node, str]]:
-    """Evaluates what is constant, front to back, in place; yields each folded node with a sentence.
+def fold_constants(model: ir.Model, scope: Scope) -> Iterator[Finding]:
+    """Evaluates what is constant, in place; also targets of Reshape that are known up to a copied dimension.
 
-    A result larger than `limit` elements stays, unless it is no larger than the inputs that it replaces.
+    A result with more elements than the limit and its inputs stays, and so does what would make the file larger.
     """
+    labels = Labels()
+    results: Results = {}
     for node in tuple(model.graph):
-        if node.name in excluded or node.op_type in NEVER or not is_standard(node) or not node.outputs:
+        # Identity would become a copy of its constant; it is removed instead.
+        if node.name in scope.excluded or not is_standard(node) or node.op_type == "Identity":
             continue
-        if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+        labels.see(node)
+        target = reshape_target(node, labels) if node.op_type == "Reshape" else None
+        if target is not None:
+            node.replace_input_with(1, new_initializer(model.graph, f"{node.outputs[0].name}.target", target))
+            yield edit(node, "computed ahead of time", "its target shape is computed ahead of time")
+        known = _known(node, labels)
+        try:
+            arrays = known or _evaluated(node, results, scope.fold_limit)
+        except TooLarge as refusal:
+            yield skip(node, Reason.TOO_LARGE, f"{refusal}, the limit is {scope.fold_limit:,}")
             continue
-        results = _shape_results(node) or _results(node, limit)
-        if results is None:
+        if arrays is None:
             continue
-        replaced = [replace_by_constant(node, i, array) for i, array in enumerate(results)]
-        if all(replaced):
-            model.graph.remove(node, safe=True)
-            yield node, f"{node.op_type} computed ahead of time"
+        if any(v.is_graph_output() for v in node.outputs):
+            yield skip(node, Reason.GRAPH_OUTPUT, "it gives an output of the model, which is constant")
+        elif known:
+            replace_by_constants(node, arrays)
+            yield edit(node, "computed ahead of time", "the shapes that it works on are known")
+        else:
+            results[node] = arrays
+    for component in _components(results, scope.growth):
+        yield from _replace(component, results, scope.growth)
 
 
-def _results(node: ir.Node, limit: int) -> list[np.ndarray] | None:
-    if (
-        not node.inputs
-        or not all(v is None or is_constant(v) for v in node.inputs)
-        or all(v is None for v in node.inputs)
-    ):
-        return None
-    try:
-        return evaluate(node, [constant(v) for v in node.inputs], limit)
-    except CannotEvaluate:
-        return None
+def _known(node: ir.Node, labels: Labels) -> list[Array] | None:
+    """What comes of shapes that are known although the tensors are not."""
+    if node.op_type == "Size" and node.inputs[0] is not None:
+        dims = dimensions(node.inputs[0]) or [None]
+        sizes = [d for d in dims if isinstance(d, int)]
+        return [np.asarray(prod(sizes), np.int64)] if len(sizes) == len(dims) else None
+    arrays = [array for v in node.outputs if (array := labels.numbers(v)) is not None]
+    return arrays if arrays and len(arrays) == len(node.outputs) else None
 
 
-def _shape_results(node: ir.Node) -> list[np.ndarray] | None:
-    """Shape and Size of known shapes, and Gather or Slice that pick known dimensions of partly known ones."""
-    source = node.inputs[0] if node.inputs else None
-    if source is None:
-        return None
-    if node.op_type in ("Shape", "Size"):
-        dims = known_dims(source)
-        if dims is None or None in dims:
+def _evaluated(node: ir.Node, results: Results, limit: int) -> list[Array] | None:
+    """The results of a node whose inputs are all constant; None if they are not, or can't be computed here.
+
+    Raises:
+        TooLarge: They would have more elements than the limit, and than the inputs.
+    """
+    arrays: list[Array | None] = []
+    for value in node.inputs:
+        producer = None if value is None else value.producer()
+        if value is not None and producer in results:
+            arrays.append(results[producer][value.index() or 0])
+        elif value is None or is_constant(value):
+            arrays.append(constant(value))
+        else:
             return None
-        if node.op_type == "Size":
-            return [np.asarray(int(np.prod(dims)), np.int64)]  # type: ignore[arg-type]
-        return [np.asarray(_window(node, dims), np.int64)]
-    producer = source.producer()
-    if producer is None or producer.op_type != "Shape" or not is_standard(producer) or producer.inputs[0] is None:
-        return None
-    dims = known_dims(producer.inputs[0])
-    if dims is None or node.op_type not in ("Gather", "Slice"):
-        return None
-    # −1 stands for "unknown": sizes are never negative, so it can't be mistaken for one.
-    table = np.asarray([-1 if d is None else d for d in _window(producer, dims)], np.int64)
-    others = [constant(v) for v in node.inputs[1:]]
-    if any(o is None for o in others):
+    if all(a is None for a in arrays):
         return None
     try:
-        picked = evaluate(node, [table, *others], len(table) + 1)
+        return evaluate(node, arrays, max(limit, sum(a.size for a in arrays if a is not None)))
+    except TooLarge:
+        raise
     except CannotEvaluate:
         return None
-    return picked if (picked[0] >= 0).all() else None
 
 
-def known_dims(value: ir.Value) -> list[int | None] | None:
-    """The shape with None for dynamic dimensions; None if the rank is unknown."""
-    return None if value.shape is None else [d if isinstance(d, int) else None for d in value.shape]
+def _components(results: Results, growth: int) -> list[list[ir.Node]]:
+    """Nodes that must be judged together: three slices of a weight cost three thirds of it, and free it.
+
+    Linked by what they compute for each other, and by the constants that they share and that are worth freeing.
+    """
+    leader: dict[ir.Node, ir.Node] = {node: node for node in results}
+
+    def find(node: ir.Node) -> ir.Node:
+        while leader[node] is not node:
+            leader[node] = leader[leader[node]]
+            node = leader[node]
+        return node
+
+    first_reader: dict[ir.Value, ir.Node] = {}
+    for node in results:
+        for value in node.inputs:
+            producer = None if value is None else value.producer()
+            if producer in results:
+                leader[find(node)] = find(producer)
+            elif value is not None and value.const_value is not None and value.const_value.nbytes > growth:
+                leader[find(node)] = find(first_reader.setdefault(value, node))
+    components: dict[ir.Node, list[ir.Node]] = {}
+    for node in results:
+        components.setdefault(find(node), []).append(node)
+    return list(components.values())
 
 
-def _window(node: ir.Node, dims: list[int | None]) -> list[int | None]:
-    """`start` and `end` of Shape (opset 15)."""
-    end = int_attribute(node, "end", len(dims)) if "end" in node.attributes else len(dims)
-    return dims[int_attribute(node, "start", 0) : end]
+def _replace(component: list[ir.Node], results: Results, growth: int) -> Iterator[Finding]:
+    """Replaces all of a component, or else as much of it, from its front, as does not make the file larger."""
+    whole = _growth(component, results) <= growth
+    for group in [component] if whole else [[node] for node in component]:
+        inside = set(group)
+        if not all(v is None or is_constant(v) or v.producer() in inside for node in group for v in node.inputs):
+            continue
+        added = _growth(group, results)
+        if added > growth:
+            yield skip(group[0], Reason.TOO_LARGE, f"its constant result would make the model {added:,} bytes larger")
+            continue
+        # Readers first: what only they read then needs no initializer.
+        for node in reversed(group):
+            replace_by_constants(node, results[node])
+        yield from (edit(node, "computed ahead of time", "all its inputs are known") for node in group)
+
+
+def _growth(group: list[ir.Node], results: Results) -> int:
+    """Bytes of the results that are read outside the group, less those of the constants that only the group reads."""
+    inside = set(group)
+
+    def only_inside(value: ir.Value) -> bool:
+        return not value.is_graph_output() and all(use.node in inside for use in value.uses())
+
+    added = sum(
+        array.nbytes
+        for node in group
+        for value, array in zip(node.outputs, results[node], strict=True)
+        if not only_inside(value)
+    )
+    read = {v for node in group for v in node.inputs if v is not None and is_constant(v) and only_inside(v)}
+    return added - sum(v.const_value.nbytes for v in read if v.const_value is not None)

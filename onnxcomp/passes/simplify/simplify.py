@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
 from typing import Literal
 
 import onnx_ir as ir
@@ -13,27 +13,37 @@ from pydantic import Field
 from onnxcomp import __version__
 from onnxcomp.model import shapes
 from onnxcomp.model.fingerprint import structure_sha256
-from onnxcomp.model.normalize import clone
+from onnxcomp.model.normalize import clone, name_values
+from onnxcomp.model.save import weight_bytes
+from onnxcomp.ops.upgrade import OLDEST_OPSET
 from onnxcomp.passes.base import Context, Evidence, Plan, Proof
 from onnxcomp.passes.selection import unselected
 from onnxcomp.passes.simplify.affine import fold_affine
+from onnxcomp.passes.simplify.edits import Action, Edit, Rule, Scope
 from onnxcomp.passes.simplify.folding import DEFAULT_LIMIT, fold_constants
-from onnxcomp.passes.simplify.removal import fold_pads, remove_idle
-from onnxcomp.report.structures import Record
+from onnxcomp.passes.simplify.padding import fold_pads
+from onnxcomp.passes.simplify.removal import remove_idle
+from onnxcomp.passes.simplify.sharing import share_equal
+from onnxcomp.report.reasons import Reason
+from onnxcomp.report.structures import Record, Skip
 
 RuleName = Literal["fold-constants", "remove-idle", "fold-pads", "fold-affine", "share-equal"]
-Edits = Iterator[tuple[ir.Node, str]]
 
-RULES: dict[RuleName, Callable[[ir.Model, frozenset[str], int], Edits]] = {
-    "fold-constants": fold_constants,
-    "remove-idle": lambda model, excluded, limit: remove_idle(model, excluded),
-    "fold-pads": lambda model, excluded, limit: fold_pads(model, excluded),
-    "fold-affine": lambda model, excluded, limit: fold_affine(model, excluded),
-    "share-equal": lambda model, excluded, limit: _share_equal(model),
+RULES: dict[RuleName, tuple[Rule, Action]] = {
+    "fold-constants": (fold_constants, "computed ahead of time"),
+    "remove-idle": (remove_idle, "removed"),
+    "fold-pads": (fold_pads, "folded into padding"),
+    "fold-affine": (fold_affine, "folded into weights"),
+    "share-equal": (share_equal, "merged"),
 }
-"""In the order in which they run."""
+"""In the order in which they run; each has an action of its own."""
+
+BOLDEST_FIRST: tuple[RuleName, ...] = ("fold-affine", "fold-constants", "fold-pads", "share-equal", "remove-idle")
+"""In the order in which they are given up: new weights first, and last what changes no number at all."""
 
 MAX_ROUNDS = 20
+DEFAULT_GROWTH = 1024
+LISTED = 4
 
 
 class SimplifyConfig(Record):
@@ -46,19 +56,18 @@ class SimplifyConfig(Record):
     model_config = Record.model_config | {"populate_by_name": True}
 
 
-class Edit(Record):
-    """One edit: the node that goes, and what becomes of it."""
-
-    node: str
-    op_type: str
-    sentence: str
-
-
 class SimplifyPlan(Plan):
-    """Which rules run, and what they will do. Taking a rule out of `rules`, or naming a node in `excluded`, changes what `apply` does."""
+    """Which rules run, and what they will do.
+
+    Taking a rule out of `rules`, or naming a node in `excluded`, changes what `apply` does; `edits` only tell.
+
+    Args:
+        growth: Bytes that a folded constant may have more than the constants that it replaces.
+    """
 
     rules: tuple[RuleName, ...]
     fold_limit: int
+    growth: int = DEFAULT_GROWTH
     excluded: tuple[str, ...] = ()
     edits: tuple[Edit, ...] = ()
 
@@ -67,7 +76,7 @@ class SimplifyPlan(Plan):
 
 
 class Simplify:
-    """Folds and removes; the result computes the same up to float rounding."""
+    """Folds and removes; the result computes the same up to float rounding, and is never larger."""
 
     name = "simplify"
     needs_calibration = False
@@ -86,46 +95,88 @@ class Simplify:
             fold_limit=self.config.fold_limit,
             excluded=tuple(sorted(unselected(model, ctx.only, ctx.exclude))),
         )
-        edits = tuple(Edit(node=n.name or "", op_type=n.op_type, sentence=s) for n, s in _run(clone(model), plan))
-        return plan.model_copy(update={"edits": edits})
+        opset = model.opset_imports.get("", OLDEST_OPSET)
+        if opset < OLDEST_OPSET:
+            why = f"opset {opset} is older than {OLDEST_OPSET}: its operators broadcast by other rules"
+            return plan.model_copy(
+                update={"skips": (Skip(node=model.graph.name or "", op_type="graph", code=Reason.OPSET, sentence=why),)}
+            )
+        before = _bytes(model)
+        # Many small folded constants can together outweigh the nodes that they replace.
+        for attempt in (plan, plan.model_copy(update={"growth": 0}), _without(plan, "fold-affine", growth=0)):
+            result = clone(model)
+            edits, skips = _run(result, attempt)
+            if _bytes(result) <= before:
+                break
+        return attempt.model_copy(update={"edits": tuple(edits), "skips": tuple(skips)})
 
     def apply(self, model: ir.Model, plan: SimplifyPlan, ctx: Context) -> ir.Model:
         """Runs the plan's rules to a fixed point, on a copy."""
         result = clone(model)
-        for _ in _run(result, plan):
-            pass
+        if plan.rules and model.opset_imports.get("", OLDEST_OPSET) >= OLDEST_OPSET:
+            _run(result, plan)
         return result
 
     def prove(self, before: ir.Model, after: ir.Model, plan: SimplifyPlan, ctx: Context) -> Proof:
         """Nothing beyond the proofs of every step: the driver compares the outputs on feeds."""
-        counts = Counter(e.sentence.split(" folded")[0].split(" that")[0] for e in plan.edits)
-        return Proof(passed=True, sentences=tuple(f"{n} × {what}" for what, n in counts.most_common()))
+        return Proof(passed=True, sentences=tuple(summary(plan.edits)))
 
     def relax(self, plan: SimplifyPlan, evidence: Evidence[SimplifyPlan]) -> SimplifyPlan | None:
-        """Without the last rule, which is the boldest that is left."""
-        return plan.model_copy(update={"rules": plan.rules[:-1]}) if len(plan.rules) > 1 else None
+        """Without the boldest rule that is left."""
+        return None if len(plan.rules) < 2 else _without(plan, min(plan.rules, key=BOLDEST_FIRST.index))
 
 
-def _run(model: ir.Model, plan: SimplifyPlan) -> Edits:
-    excluded = frozenset(plan.excluded)
+def summary(edits: Iterable[Edit]) -> list[str]:
+    """One line for each action: `folded into weights: 55 BatchNormalization`.
+
+    >>> folded = Edit(node="bn", op_type="BatchNormalization", action="folded into weights", sentence="…")
+    >>> summary([folded])
+    ['folded into weights: 1 BatchNormalization']
+    """
+    found: dict[Action, Counter[str]] = {action: Counter() for _, action in RULES.values()}
+    for edit in edits:
+        found[edit.action][edit.op_type] += 1
+    lines = []
+    for action, counts in sorted(found.items(), key=lambda item: -item[1].total()):
+        kinds = [f"{n} {op_type}" for op_type, n in counts.most_common(LISTED)]
+        more = f", … ({counts.total()} nodes)" if len(counts) > LISTED else ""
+        if kinds:
+            lines.append(f"{action}: {', '.join(kinds)}{more}")
+    return lines
+
+
+def _run(model: ir.Model, plan: SimplifyPlan) -> tuple[list[Edit], list[Skip]]:
+    """Edits until nothing changes; what the rules refuse in the last round is what they leave."""
+    scope = Scope(frozenset(plan.excluded), plan.fold_limit, plan.growth)
+    edits: list[Edit] = []
     for _ in range(MAX_ROUNDS):
-        changed = False
-        for rule in plan.rules:
-            for node, sentence in RULES[rule](model, excluded, plan.fold_limit):
-                changed = True
-                yield node, sentence
+        skips: list[Skip] = []
+        count = len(edits)
+        for name in plan.rules:
+            rule, _ = RULES[name]
+            for finding in rule(model, scope):
+                if isinstance(finding, Edit):
+                    edits.append(finding)
+                else:
+                    skips.append(finding)
         common.RemoveUnusedNodesPass()(model)
-        if not changed:
-            return
-        shapes.refresh(model)
+        if len(edits) == count:
+            break
+        name_values(model)
+        shapes.refresh(model, keep_foreign=True)
+    return edits, skips
 
 
-def _share_equal(model: ir.Model) -> Edits:
-    """Equal nodes on equal inputs, and equal small initializers, are kept once."""
-    before = {id(n): n for n in model.graph}
-    common.DeduplicateInitializersPass()(model)
-    common.CommonSubexpressionEliminationPass()(model)
-    after = {id(n) for n in model.graph}
-    for key, node in before.items():
-        if key not in after:
-            yield node, f"{node.op_type} that repeats another removed"
+def _without(plan: SimplifyPlan, rule: RuleName, **update: int) -> SimplifyPlan:
+    _, action = RULES[rule]
+    kept = tuple(edit for edit in plan.edits if edit.action != action)
+    return plan.model_copy(update={"rules": tuple(r for r in plan.rules if r != rule), "edits": kept, **update})
+
+
+def _bytes(model: ir.Model) -> int:
+    """About what the file weighs, its weights and its names; found without writing it."""
+    # 40: field tags, dtype, dimensions and lengths of an initializer.
+    initializers = sum(40 + len(name) for graph in model.graphs() for name in graph.initializers)
+    nodes = sum(int(ir.serde.serialize_node(node).ByteSize()) for node in model.graph)
+    values = (value for node in model.graph for value in node.outputs if value.shape is not None)
+    return weight_bytes(model) + initializers + nodes + sum(int(ir.serde.serialize_value(v).ByteSize()) for v in values)

@@ -1,0 +1,96 @@
+"""Every model of the zoo through `onnxcomp optimize`, as a user would type it; the result is loaded and checked by plain onnxruntime.
+
+    python benchmarks/zoo_fetch.py ZOO
+    python benchmarks/zoo_data.py ZOO ZOO/data
+    python benchmarks/zoo.py ZOO [--only GLOB] [--jobs 2] [--time-limit 400]
+
+Models with data of their own (see `zoo_data.py`) learn from it; the others get `random:16`, which the report says aloud. With more than one
+job at a time latencies are noisy: a step whose latency is not proven is then kept for its size only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from common import write
+
+REAL = {
+    "rapidocr-onnxruntime/*det*": "ppocr_det",
+    "rapidocr-onnxruntime/*rec*": "ppocr_rec",
+    "rapidocr-onnxruntime/*cls*": "ppocr_cls/data.npz",
+    "magika/*": "magika/data.npz",
+}
+
+
+def calibration(name: str, zoo: Path) -> str:
+    for pattern, data in REAL.items():
+        if fnmatchcase(name, pattern) and (zoo / "data" / data).exists():
+            return str(zoo / "data" / data)
+    return "random:16"
+
+
+def loads(path: Path) -> bool:
+    """Whether plain onnxruntime, in a process of its own, opens the file."""
+    code = "import sys, onnxruntime as o; o.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])"
+    return subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, timeout=300).returncode == 0
+
+
+def run(path: Path, zoo: Path, limit: float) -> dict[str, object]:
+    name, start = str(path.relative_to(zoo)), time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        output, report = Path(scratch) / "result.onnx", Path(scratch) / "report.json"
+        spec = calibration(name, zoo)
+        command = [sys.executable, "-m", "onnxcomp.cli.main", "optimize", str(path), "-o", str(output), "--calibration", spec, "--threads", "1"]
+        command += ["--report", str(report), "--time-limit", str(limit), "--format", "json"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=limit + 300)
+        except subprocess.TimeoutExpired:
+            return {"model": name, "verdict": "HANG"}
+        row: dict[str, object] = {"model": name, "exit": done.returncode, "data": "random" if spec.startswith("random") else "real"}
+        if report.exists():
+            r = json.loads(report.read_text())
+            row |= {
+                "verdict": r["verdict"],
+                "sentence": r["sentence"],
+                "mb": round(r["source"]["bytes"] / 1e6, 2),
+                "smaller": round(r["source"]["bytes"] / r["result"]["bytes"], 2),
+                "faster": round(r["benchmark"]["speedup"]["after"], 2) if r["benchmark"] else None,
+                "stable": r["benchmark"]["verdict"] if r["benchmark"] else None,
+                "cosine": round(min((f["cosine"] for f in r["fidelity"]), default=1.0), 4),
+                "int8": next((s["status"] for s in r["steps"] if s["name"] == "quantize"), "not reached"),
+                "loads": loads(output),
+                "size_is_true": output.stat().st_size == r["result"]["bytes"],
+            }
+        else:
+            row |= {"verdict": f"exit {done.returncode}", "sentence": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else ""}
+        row["seconds"] = round(time.monotonic() - start, 1)
+    print(f"{row['verdict']:15} {row.get('smaller', '')!s:>6} {row.get('faster', '')!s:>6} {row['seconds']!s:>7} s  {name}", flush=True)
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("zoo", type=Path)
+    parser.add_argument("--only", default="*")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--time-limit", type=float, default=400.0)
+    arguments = parser.parse_args()
+    models = sorted(p for p in arguments.zoo.rglob("*.onnx") if fnmatchcase(str(p.relative_to(arguments.zoo)), arguments.only))
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        rows = list(pool.map(lambda p: run(p, arguments.zoo, arguments.time_limit), models))
+    counts = Counter(str(r["verdict"]) for r in rows)
+    print(dict(counts))
+    write("zoo", {"models": rows, "counts": dict(counts), "jobs": arguments.jobs})
+
+
+if __name__ == "__main__":
+    main()

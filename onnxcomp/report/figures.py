@@ -1,0 +1,135 @@
+"""The figures of a report as words, which the terminal and Markdown share."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+
+from onnxcomp.report.reasons import DESCRIPTIONS, Reason
+from onnxcomp.report.structures import Benchmark, DataFacts, ModelFacts, Report, Skip, StepReport
+from onnxcomp.report.text import printable
+
+MAX_OPERATORS = 16
+
+
+def summary_rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
+    """(what, before, after, change); a change too small to be seen in the figures is left out."""
+    before, after = report.source, report.result
+    yield "size", size(before.bytes), size(after.bytes), factor(before.bytes, after.bytes, "smaller")
+    yield (
+        "parameters",
+        f"{before.parameters:,}",
+        f"{after.parameters:,}",
+        factor(before.parameters, after.parameters, "fewer"),
+    )
+    yield "MACs", _macs(before), _macs(after), ""
+    yield "nodes", f"{before.nodes:,}", f"{after.nodes:,}", ""
+    if report.benchmark is not None:
+        names = list(report.benchmark.latency)
+        first, last = (report.benchmark.latency[n] for n in (names[0], names[-1]))
+        low, high = report.benchmark.interval[names[-1]]
+        proof = f"({low:.2f}–{high:.2f})" if report.benchmark.verdict == "VALID" else "(not proven)"
+        proof = proof if report.target_is_host else "(UNVERIFIED)"
+        speed = f"{report.benchmark.speedup[names[-1]]:.2f} × as fast {proof}"
+        yield "latency p10", f"{first.p10:.3f} ms", f"{last.p10:.3f} ms", speed
+    if report.metric is not None:
+        yield (
+            printable(report.metric.name, 24),
+            f"{report.metric.before:.4f}",
+            f"{report.metric.after:.4f}",
+            f"{-report.metric.drop:+.4f}",
+        )
+
+
+def data_lines(report: Report) -> Iterator[str]:
+    """What the figures stand on: the machine, the feeds."""
+    if report.benchmark is not None:
+        yield f"latency {measured_on(report.benchmark)}"
+    if report.evaluation is not None:
+        labels = "with labels" if report.evaluation.labels else "no labels"
+        yield f"judged on {_feeds(report.evaluation)}, {labels}"
+    if report.calibration is not None:
+        yield f"learned from {_feeds(report.calibration)}"
+    elsewhere = "" if report.target_is_host else ", for which figures from this machine are UNVERIFIED"
+    yield f"target {report.target}{elsewhere}; {printable(report.host, 120)}; {report.duration_s:.0f} s"
+
+
+def measured_on(benchmark: Benchmark) -> str:
+    """Provider as asked for and as it was, threads and shapes of a measurement."""
+    effective = ", ".join(benchmark.providers_effective)
+    shapes = ", ".join(
+        f"{printable(n, 24)} {'×'.join(map(str, s)) or 'scalar'}" for n, s in list(benchmark.shapes.items())[:4]
+    )
+    more = f" and {len(benchmark.shapes) - 4} inputs more" if len(benchmark.shapes) > 4 else ""
+    threads = "1 thread" if benchmark.threads == 1 else f"{benchmark.threads} threads"
+    return f"on {benchmark.provider_requested} ({effective}), {threads}, {shapes}{more}"
+
+
+def changed_operators(report: Report) -> list[tuple[str, str, str]]:
+    """(operator, before, after) of the types whose number changed, largest change first."""
+    before, after = report.source.operators, report.result.operators
+    changed = [n for n in {*before, *after} if before.get(n, 0) != after.get(n, 0)]
+    changed.sort(key=lambda n: (-abs(before.get(n, 0) - after.get(n, 0)), n))
+    rows = [(printable(n), str(before.get(n, 0)), str(after.get(n, 0))) for n in changed[:MAX_OPERATORS]]
+    if len(changed) > MAX_OPERATORS:
+        rows.append((f"… {len(changed) - MAX_OPERATORS} types more", "", ""))
+    return rows
+
+
+def skip_lines(step: StepReport, limit: int | None) -> list[str]:
+    """Nodes that a step left alone, grouped by reason, at most `limit` of them; without a limit with their names.
+
+    A node that was written as INT8 and still runs in float was not left alone by the plan, but belongs here.
+    """
+    skips = {s.node: s for s in (*(step.audit.stayed_float if step.audit else ()), *step.skips)}.values()
+    if limit is None:
+        named: dict[tuple[Reason, str], list[str]] = defaultdict(list)
+        for s in skips:
+            named[s.code, s.sentence].append(f"{printable(s.node)} ({printable(s.op_type, 40)})")
+        return [
+            f"left alone [{code}] {printable(why, 200)}: {', '.join(names)}" for (code, why), names in named.items()
+        ]
+    groups: dict[Reason, list[Skip]] = defaultdict(list)
+    for skip in skips:
+        groups[skip.code].append(skip)
+    largest = sorted(groups.items(), key=lambda item: -len(item[1]))
+    lines = []
+    for code, members in largest[:limit]:
+        sentences = {s.sentence for s in members}
+        sentence = sentences.pop() if len(sentences) == 1 else DESCRIPTIONS[code]
+        kinds = listed(dict(Counter(s.op_type for s in members).most_common()))
+        lines.append(f"left alone: {kinds} [{code}] {printable(sentence, 200)}")
+    if len(groups) > limit:
+        lines.append(f"… {len(groups) - limit} reasons more")
+    if lines:
+        lines.append("-v and the JSON report name every node")
+    return lines
+
+
+def listed(counts: Mapping[str, int], limit: int = 8) -> str:
+    """10 Conv, 2 Add."""
+    shown = [f"{number} {printable(name, 40)}" for name, number in list(counts.items())[:limit]]
+    return ", ".join(shown) + (f", … {len(counts) - limit} types more" if len(counts) > limit else "")
+
+
+def size(count: int) -> str:
+    """Bytes in decimal units, as file managers and registries show them."""
+    return f"{count / 1e6:.2f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
+
+
+def factor(before: float, after: float, word: str) -> str:
+    """`word` is smaller or fewer: 3.66 × smaller, 1.20 × larger; nothing where two digits show no change."""
+    if not before or not after or 0.995 < before / after < 1.005:
+        return ""
+    if before > after:
+        return f"{before / after:.2f} × {word}"
+    return f"{after / before:.2f} × {'larger' if word == 'smaller' else 'more'}"
+
+
+def _macs(facts: ModelFacts) -> str:
+    return "unknown" if facts.macs is None else f"{facts.macs / 1e6:,.1f} M"
+
+
+def _feeds(data: DataFacts) -> str:
+    kind = "RANDOM" if data.kind == "random" else "real"
+    return f"{data.samples:,} {kind} feed{'' if data.samples == 1 else 's'} ({printable(data.name, 60)})"

@@ -1,0 +1,64 @@
+"""Sizes for dynamic inputs are found by running the model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from graphs import graph
+
+from onnxcomp.driver.trial import NotRunnable, runnable_shapes, shape_candidates, table_limits
+from onnxcomp.errors import ModelError
+from onnxcomp.model.signature import signature
+from onnxcomp.runtime.child import Limits
+from onnxcomp.runtime.session import SessionConfig
+
+
+def shapes_for(model, given=None):
+    return runnable_shapes(model, signature(model), given or {}, SessionConfig(), 0, Limits(seconds=60))
+
+
+def test_the_batch_is_one_and_other_dynamic_dimensions_get_a_size_that_runs():
+    model = graph(
+        """g (float[batch,3,H,W] x, float[4,3,5,5] w) => (float[batch,4,h,v] y) {
+            y = Conv<strides = [2, 2]>(x, w)
+        }"""
+    )
+    assert shapes_for(model) == {"x": (1, 3, 64, 64)}
+
+
+def test_a_size_that_the_model_refuses_leads_to_the_next_one():
+    model = graph(
+        """g (float[N,D] x, float[224,4] w) => (float[N,4] y) { y = MatMul(x, w) }"""
+    )
+    assert shapes_for(model) == {"x": (1, 224)}
+
+
+def test_given_sizes_win_over_candidates():
+    model = graph("g (float[N,3,H,W] x) => (float[N,3,H,W] y) { y = Relu(x) }")
+    assert next(shape_candidates(signature(model), {"H": (40,), "N": (2,)})) == {"x": (2, 3, 40, 64)}
+    assert next(shape_candidates(signature(model), {"x": (1, 3, 9, 9)})) == {"x": (1, 3, 9, 9)}
+
+
+def test_a_model_that_no_random_feed_suits_says_so_and_names_the_inputs():
+    model = graph("g (float[N,D] x, float[7,4] w) => (float[N,4] y) { y = MatMul(x, w) }")
+    with pytest.raises(NotRunnable, match="random feeds") as raised:
+        shapes_for(model)
+    assert "--shape" in (raised.value.hint or "")
+
+
+def test_a_model_that_does_not_load_is_no_matter_of_sizes():
+    model = graph("g (float[N] x) => (float[N] y) { y = com.microsoft.NoSuchOperator(x) }")
+    with pytest.raises(ModelError) as raised:
+        shapes_for(model)
+    assert not isinstance(raised.value, NotRunnable)
+
+
+def test_integers_that_index_a_table_stay_inside_it():
+    model = graph(
+        """g (int64[N,S] ids, float[11,4] w) => (float[N,S,4] y) {
+            flat = Identity(ids)
+            y = Gather(w, flat)
+        }""",
+        w=np.zeros((11, 4), np.float32),
+    )
+    assert table_limits(model) == {"ids": 11}
