@@ -93,6 +93,8 @@ def _max_pool_form(node: ir.Node) -> Refusal:
 def _nearest_only(node: ir.Node) -> Refusal:
     if string_attribute(node, "mode", "nearest") != "nearest":
         return "only nearest-neighbour Resize keeps its values"
+    if string_attribute(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
+        return "a Resize that crops can write a value of its own"
     return None
 
 
@@ -151,12 +153,49 @@ FUSED_INTO_GEMM: frozenset[str] = frozenset(
 is lost (`gemm_activation_fusion.cc`): in front of them a Gemm's output has to be quantised too."""
 
 INTEGER_OPERATORS: frozenset[str] = frozenset(
-    ["QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "MatMulInteger", "ConvInteger", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax", "QLinearWhere", "QAttention", "QLinearReduceMean", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulNBits", "NhwcMaxPool"]
+    [
+        "QLinearConv",
+        "QGemm",
+        "QLinearMatMul",
+        "MatMulIntegerToFloat",
+        "MatMulInteger",
+        "ConvInteger",
+        "QLinearAdd",
+        "QLinearMul",
+        "QLinearConcat",
+        "QLinearAveragePool",
+        "QLinearGlobalAveragePool",
+        "QLinearLeakyRelu",
+        "QLinearSigmoid",
+        "QLinearSoftmax",
+        "QLinearWhere",
+        "QAttention",
+        "QLinearReduceMean",
+        "DynamicQuantizeMatMul",
+        "DynamicQuantizeLSTM",
+        "MatMulNBits",
+        "NhwcMaxPool",
+    ]
 )
 """Operators of an optimised graph that compute on integers."""
 
 HEAVY_OPERATORS: frozenset[str] = frozenset(
-    ["Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "TransposeMatMul", "LSTM", "GRU", "RNN", "Attention", "MultiHeadAttention"]
+    [
+        "Conv",
+        "FusedConv",
+        "NhwcFusedConv",
+        "ConvTranspose",
+        "Gemm",
+        "FusedGemm",
+        "MatMul",
+        "FusedMatMul",
+        "TransposeMatMul",
+        "LSTM",
+        "GRU",
+        "RNN",
+        "Attention",
+        "MultiHeadAttention",
+    ]
 )
 """Float operators that hold most of the arithmetic: one of these left in an optimised INT8 graph deserves a reason."""
 

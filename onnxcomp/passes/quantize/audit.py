@@ -8,7 +8,7 @@ from collections import Counter
 import onnx_ir as ir
 
 from onnxcomp.ops.attributes import qualified
-from onnxcomp.ops.kernels import HEAVY_OPERATORS, INTEGER_OPERATORS
+from onnxcomp.ops.kernels import ABSORBED_ACTIVATIONS, FUSED_INTO_GEMM, HEAVY_OPERATORS, INTEGER_OPERATORS
 from onnxcomp.passes.quantize.plan import QuantPlan
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
 from onnxcomp.report.structures import FusionAudit, Skip
@@ -19,9 +19,7 @@ from onnxcomp.runtime.session import SessionConfig
 def audit(model: ir.Model, plan: QuantPlan, config: SessionConfig) -> FusionAudit:
     """Lets ONNX Runtime optimise `model`, and counts.
 
-    A node is found again by the names of its outputs: fusions rename nodes, but what they compute keeps its name, or
-        the name that stands
-    right behind its quantisation.
+    A node is found again by its name, which fusions and layouts keep but for a prefix or a suffix, or by its output.
     """
     optimized = optimized_graph(model, config)
     integer: Counter[str] = Counter()
@@ -34,7 +32,7 @@ def audit(model: ir.Model, plan: QuantPlan, config: SessionConfig) -> FusionAudi
         elif node.op_type in HEAVY_OPERATORS:
             floats[qualified(node)] += 1
             float_names.update(v.name or "" for v in node.outputs)
-            float_names.add(node.name or "")
+            float_names.add((node.name or "").removeprefix("fused ").removesuffix("_nchwc"))
         elif node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             conversions += 1
     return FusionAudit(
@@ -56,9 +54,8 @@ def _stayed_float(model: ir.Model, plan: QuantPlan, float_names: set[str]) -> li
         if node.op_type not in HEAVY_OPERATORS:
             continue
         decision = plan.nodes.get(node.name or "")
-        outputs = {v.name for v in node.outputs} | {u.node.outputs[0].name for v in node.outputs for u in v.uses()}
         if decision is not None and decision.precision == "int8":
-            if node.name in float_names or outputs & float_names:
+            if float_names & {node.name, *_own_outputs(node)}:
                 result.append(
                     Skip(
                         node=node.name or "",
@@ -74,3 +71,10 @@ def _stayed_float(model: ir.Model, plan: QuantPlan, float_names: set[str]) -> li
     known = {s.node for s in result}
     result.extend(s for s in plan.skips if s.op_type in HEAVY_OPERATORS and s.node not in known)
     return result
+
+
+def _own_outputs(node: ir.Node) -> set[str | None]:
+    """Names of the node's output, and of what a fusion can take in behind it."""
+    followers = (u.node for v in node.outputs for u in v.uses())
+    fused = (f for f in followers if f.op_type in ABSORBED_ACTIVATIONS | FUSED_INTO_GEMM | {"Add"})
+    return {v.name for n in (node, *fused) for v in n.outputs}

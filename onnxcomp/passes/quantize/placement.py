@@ -50,25 +50,16 @@ def quantized_values(sites: Iterable[Site]) -> tuple[dict[str, ir.Value], set[st
     """Activations that are written as uint8, by name, and those among them that *every* reader takes from there.
 
     A value is quantised when an INT8 site reads it, or when an INT8 site writes it whose kernel exists only with an
-    integer output. The second set holds the values whose producer is such a site: the float original must not be read
-    any more, or the kernel is not fused. A Gemm or MatMul can give a float output, which its float readers then take.
+    integer output. The second set holds what INT8 sites write: the float original must not be read any more, or the
+    kernel is not fused.
     """
     sites = list(sites)
-    values: dict[str, ir.Value] = {}
+    values = {v.name or "": v for s in sites for v in s.inputs if not is_constant(v)}
     replaced: set[str] = set()
-    readers = {(id(s.node), id(v)) for s in sites for v in s.inputs}
-    for site in sites:
-        for value in site.inputs:
-            if not is_constant(value):
-                values[value.name or ""] = value
     for site in sites:
         for value in site.outputs:
             name = value.name or ""
-            if site.output_quantized or (
-                name in values
-                and not value.is_graph_output()
-                and all((id(u.node), id(value)) in readers for u in value.uses())
-            ):
+            if site.output_quantized or name in values:
                 values[name] = value
                 replaced.add(name)
     return values, replaced

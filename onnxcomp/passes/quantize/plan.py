@@ -64,7 +64,8 @@ class QuantPlan(Plan):
         tensors: Every activation and weight that an INT8 node may read or write, by name. A weight that is read along
             two different axes has one entry for each, named `weight@axis`.
         ties: Tensor → the tensor whose parameters it shares, because the operator between them only moves values.
-        islands: The INT8 regions as first placed: the ones with little work for their borders go first when latency fails.
+        islands: The INT8 regions as first placed; the ones with little work for their borders go first when latency
+            fails.
         sensitivity: Node → error of the model's outputs (1 − cosine) with only this node in INT8; filled when
             relaxing needed it.
     """

@@ -31,6 +31,9 @@ from onnxcomp.passes.quantize.write import write_qdq
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
 from onnxcomp.report.structures import Record, Skip
 
+FIRST_OPSET = 13
+"""The first with DequantizeLinear along an axis."""
+
 MAX_GROUPS = 32
 """Sensitivity is measured for at most so many groups of neighbouring nodes: one session each."""
 
@@ -84,6 +87,12 @@ class Quantize:
             sentence = f"the model holds {', '.join(present[:4])} already"
             skip = Skip(node="", op_type=present[0], code=Reason.ALREADY_QUANTIZED, sentence=sentence)
             return _plan(header, (skip,))
+        opset = model.opset_imports.get("", 0)
+        if opset < FIRST_OPSET:
+            sentence = (
+                f"scales for each channel need opset {FIRST_OPSET}; the model has {opset} and could not be lifted"
+            )
+            return _plan(header, (Skip(node="", op_type="", code=Reason.OPSET, sentence=sentence),))
         sites, skips = find_sites(model, ctx.only, ctx.exclude)
         settled = settle(sites)
         if not any(s.kernel.role is Role.WEIGHTED for s in settled):

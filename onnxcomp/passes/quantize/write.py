@@ -154,7 +154,7 @@ class _Writer:
         key = self._plan.ties.get(name, name)
         if key not in self._plan.tensors:
             raise PlanError(
-                f"the plan has no scale for tensor {printable(key)!r}",
+                f"the plan has no parameters for tensor {printable(key)!r}",
                 hint="a node that was float when the plan was made can't become INT8 by hand",
             )
         return self._plan.tensors[key]

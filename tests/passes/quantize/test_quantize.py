@@ -442,8 +442,11 @@ def test_a_tensor_that_is_empty_in_every_feed_is_not_observed_and_its_reader_sta
     assert found.operators()["MatMulIntegerToFloat"] == 1
 
 
-TWO = "g (float[N,16,8,8] x, float[16,16,1,1] w1, float[16,16,1,1] w2) "
-"=> (float[N,16,8,8] y) { a = Conv(x, w1) t = Tanh(a) y = Conv(t, w2) }"
+TWO = """g (float[N,16,8,8] x, float[16,16,1,1] w1, float[16,16,1,1] w2) => (float[N,16,8,8] y) {
+    a = Conv(x, w1)
+    t = Tanh(a)
+    y = Conv(t, w2)
+}"""
 
 
 @pytest.mark.parametrize(
