@@ -14,7 +14,7 @@ def assets() -> Path:
     """The folder named by ONNXCOMP_ASSETS, or exit with the reason (see README.md of this folder)."""
     folder = os.environ.get("ONNXCOMP_ASSETS")
     if not folder or not Path(folder).is_dir():
-        print("skipped: set ONNXCOMP_ASSETS to the folder with the models and data; benchmarks/README.md says how to get them")
+        print("skipped: set ONNXCOMP_ASSETS to the folder with models and data; README.md beside this script says more")
         sys.exit(0)
     return Path(folder)
 

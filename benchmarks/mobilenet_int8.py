@@ -2,9 +2,10 @@
 
     ONNXCOMP_ASSETS=... python benchmarks/mobilenet_int8.py
 
-The peer is `onnxruntime.quantization.quantize_static` as its documentation recommends for CPUs: QDQ, u8 activations, s8 weights per channel,
-MinMax, after `quant_pre_process`; once as it is, and once with `reduce_range`, which it recommends for CPUs without VNNI. All models see the
-same 128 images for calibration and are scored on the other 372. One thread; latencies are taken in turns, and compared by 10th percentiles.
+The peer is `onnxruntime.quantization.quantize_static` as its documentation recommends for CPUs: QDQ, u8 activations, s8
+weights per channel, MinMax, after `quant_pre_process`; once as it is, and once with `reduce_range`, which it recommends
+for CPUs without VNNI. All see the same 128 images for calibration and are scored on the other 372. One thread;
+latencies are taken in turns, and compared by 10th percentiles.
 """
 
 from __future__ import annotations
@@ -98,14 +99,17 @@ def main() -> None:
     learn, test, labels = Feeds(x[:CALIBRATION]), x[CALIBRATION:], y[CALIBRATION:]
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        paths = {"float": source} | {n: Path(scratch) / f"{n}.onnx" for n in ("ort-minmax", "ort-minmax-reduce-range", "onnxcomp")}
+        names = ("ort-minmax", "ort-minmax-reduce-range", "onnxcomp")
+        paths = {"float": source} | {name: Path(scratch) / f"{name}.onnx" for name in names}
         for name, reduce_range in (("ort-minmax", False), ("ort-minmax-reduce-range", True)):
             start = time.monotonic()
             ort_stock(source, learn, paths[name], reduce_range)
             seconds[name] = time.monotonic() - start
         start = time.monotonic()
         result = onnxcomp.optimize(source, calibration=list(learn), threads=1)
-        seconds["onnxcomp"] = time.monotonic() - start  # with proofs and latency measurements, which the peer does not do
+        seconds["onnxcomp"] = (
+            time.monotonic() - start
+        )  # with proofs and latency measurements, which the peer does not do
         result.save(paths["onnxcomp"])
         answers = {name: logits(path, test) for name, path in paths.items()}
         timing = bench(list(paths.values()), threads=1, min_seconds=20.0)
@@ -121,7 +125,9 @@ def main() -> None:
             }
             for name in paths
         }
-    difference = {n: paired_interval(hits["onnxcomp"], hits[n]) for n in ("float", "ort-minmax", "ort-minmax-reduce-range")}
+    difference = {
+        n: paired_interval(hits["onnxcomp"], hits[n]) for n in ("float", "ort-minmax", "ort-minmax-reduce-range")
+    }
     for name, row in rows.items():
         print(f"{name:26}" + "  ".join(f"{k} {v:.4g}" for k, v in row.items()))
     write(

@@ -1,11 +1,11 @@
-"""Every model of the zoo through `onnxcomp optimize`, as a user would type it; the result is loaded and checked by plain onnxruntime.
+"""Every model of the zoo through `onnxcomp optimize`, as typed by a user; plain onnxruntime loads each result.
 
     python benchmarks/zoo_fetch.py ZOO
     python benchmarks/zoo_data.py ZOO ZOO/data
     python benchmarks/zoo.py ZOO [--only GLOB] [--jobs 2] [--time-limit 400]
 
-Models with data of their own (see `zoo_data.py`) learn from it; the others get `random:16`, which the report says aloud. With more than one
-job at a time latencies are noisy: a step whose latency is not proven is then kept for its size only.
+Models with data of their own (see `zoo_data.py`) learn from it; the others get `random:16`, said aloud.
+With more than one job at a time latencies are noisy: a step whose latency is not proven is kept for its size only.
 """
 
 from __future__ import annotations
@@ -49,13 +49,18 @@ def run(path: Path, zoo: Path, limit: float) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as scratch:
         output, report = Path(scratch) / "result.onnx", Path(scratch) / "report.json"
         spec = calibration(name, zoo)
-        command = [sys.executable, "-m", "onnxcomp.cli.main", "optimize", str(path), "-o", str(output), "--calibration", spec, "--threads", "1"]
-        command += ["--report", str(report), "--time-limit", str(limit), "--format", "json"]
+        command = [sys.executable, "-m", "onnxcomp.cli.main", "optimize", str(path), "-o", str(output)]
+        command += ["--calibration", spec, "--threads", "1", "--time-limit", str(limit)]
+        command += ["--report", str(report), "--format", "json"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=limit + 300)
         except subprocess.TimeoutExpired:
             return {"model": name, "verdict": "HANG"}
-        row: dict[str, object] = {"model": name, "exit": done.returncode, "data": "random" if spec.startswith("random") else "real"}
+        row: dict[str, object] = {
+            "model": name,
+            "exit": done.returncode,
+            "data": "random" if spec.startswith("random") else "real",
+        }
         if report.exists():
             r = json.loads(report.read_text())
             row |= {
@@ -71,9 +76,11 @@ def run(path: Path, zoo: Path, limit: float) -> dict[str, object]:
                 "size_is_true": output.stat().st_size == r["result"]["bytes"],
             }
         else:
-            row |= {"verdict": f"exit {done.returncode}", "sentence": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else ""}
+            said = done.stderr.strip().splitlines() or [""]
+            row |= {"verdict": f"exit {done.returncode}", "sentence": said[-1]}
         row["seconds"] = round(time.monotonic() - start, 1)
-    print(f"{row['verdict']:15} {row.get('smaller', '')!s:>6} {row.get('faster', '')!s:>6} {row['seconds']!s:>7} s  {name}", flush=True)
+    figures = f"{row.get('smaller', '')!s:>6} {row.get('faster', '')!s:>6} {row['seconds']!s:>7} s"
+    print(f"{row['verdict']:15} {figures}  {name}", flush=True)
     return row
 
 
@@ -84,7 +91,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--time-limit", type=float, default=400.0)
     arguments = parser.parse_args()
-    models = sorted(p for p in arguments.zoo.rglob("*.onnx") if fnmatchcase(str(p.relative_to(arguments.zoo)), arguments.only))
+    found = sorted(arguments.zoo.rglob("*.onnx"))
+    models = [p for p in found if fnmatchcase(str(p.relative_to(arguments.zoo)), arguments.only)]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         rows = list(pool.map(lambda p: run(p, arguments.zoo, arguments.time_limit), models))
     counts = Counter(str(r["verdict"]) for r in rows)

@@ -1,4 +1,4 @@
-"""One exception tree. Each class carries the exit code of the command line; each error says what, where and what to do."""
+"""One exception tree: each class carries its exit code, each error says what, where and what to do."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from onnxcomp.runtime.session import SessionConfig, open_session
 def graph(text: str, *, opset: int = 17, ir_version: int = 8, seed: int = 0, **weights: np.ndarray) -> ir.Model:
     """A model from `text`, as 'g (float[N,3] x, float[3,4] w) => (float[N,4] y) { y = MatMul(x, w) }'.
 
-    Inputs whose name starts with `w` become initializers with seeded normal values of a sensible scale; `weights` sets some by name.
+    Inputs whose name starts with `w` become initializers with seeded normal values; `weights` sets some by name.
     """
     model = ir.from_onnx_text(f'<ir_version: {ir_version}, opset_import: ["": {opset}, "com.microsoft": 1]> {text}')
     rng = np.random.default_rng(seed)
@@ -55,7 +55,9 @@ def reader(items: list[Feed]) -> Reader:
 
 def context(items: list[Feed], target: str = "cpu-vnni") -> Context:
     """A context that learns from `items`, on one thread."""
-    return Context(reader(items), TARGETS[target], SessionConfig(threads=1), shapes={k: v.shape for k, v in items[0].items()})
+    return Context(
+        reader(items), TARGETS[target], SessionConfig(threads=1), shapes={k: v.shape for k, v in items[0].items()}
+    )
 
 
 def run(model: ir.Model, feed: Feed) -> list[np.ndarray]:

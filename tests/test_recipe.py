@@ -39,5 +39,5 @@ def test_a_wrong_recipe_names_the_path_and_the_nearest_key(text, message, hint):
 
 
 def test_a_missing_recipe_is_an_error_of_usage(tmp_path):
-    with pytest.raises(RecipeError, match="none.toml"):
+    with pytest.raises(RecipeError, match=r"none\.toml"):
         load_recipe(tmp_path / "none.toml")

@@ -56,7 +56,8 @@ def load_function(target: str) -> Callable[..., Any]:
     path, name, found = _named_object(target)
     if not callable(found):
         raise UsageError(f"{name!r} of {path.name} is no function")
-    return found
+    function: Callable[..., Any] = found
+    return function
 
 
 def _named_object(target: str) -> tuple[Path, str, Any]:

@@ -72,13 +72,15 @@ def handed_back(command: str, bench: Workbench, steps: Sequence[StepReport], sen
 def unproved(loaded: LoadedModel, options: Options, error: NotRunnable) -> Result:
     """The original, because nothing could be shown of any other: no feed that it runs on is known."""
     facts = Subject.of(loaded).facts({})
+    target, is_host = find_target(options.target)
     report = Report(
         command="optimize",
         version=__version__,
         verdict=Verdict.NOTHING_GAINED,
         sentence=f"the original is handed back: {error.message}; {error.hint}",
         exit_code=0,
-        target=find_target(options.target)[0].name,
+        target=target.name,
+        target_is_host=is_host,
         host=host_line(),
         seed=options.seed,
         versions=versions(),

@@ -72,6 +72,7 @@ def fill(
         sentence=sentence,
         exit_code=exit_code,
         target=bench.target.name,
+        target_is_host=bench.target_is_host,
         host=host_line(),
         seed=bench.options.seed,
         versions=versions(),

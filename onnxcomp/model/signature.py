@@ -39,8 +39,8 @@ class Signature:
 def signature(model: ir.Model) -> Signature:
     """Reads the signature; initializers listed among the inputs (IR < 4) are not inputs.
 
-    >>> m = ir.from_onnx_text('<ir_version: 8, opset_import: ["": 17]> g (float[N,3] x) => (float[N,3] y) { y = Relu(x) }')
-    >>> signature(m).inputs[0].shape
+    >>> text = '<ir_version: 8, opset_import: ["": 17]> g (float[N,3] x) => (float[N,3] y) { y = Relu(x) }'
+    >>> signature(ir.from_onnx_text(text)).inputs[0].shape
     ('N', 3)
     """
     graph = model.graph

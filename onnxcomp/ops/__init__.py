@@ -1,1 +1,1 @@
-"""What ONNX operators mean: MACs, integer kernels, targets, opset rules, evaluation. Knowledge as data, used by every pass."""
+"""What ONNX operators mean, as data that every pass uses: kernels, targets, opset rules, MACs, evaluation."""

@@ -149,8 +149,8 @@ ABSORBED_ACTIVATIONS: frozenset[str] = frozenset({"Relu", "Clip"})
 FUSED_INTO_GEMM: frozenset[str] = frozenset(
     {"Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "Softplus", "Softsign", "Elu", "Selu", "ThresholdedRelu"}
 )
-"""Activations that ONNX Runtime fuses into a float-output Gemm before it looks for quantisation, so that the integer kernel
-is lost (`gemm_activation_fusion.cc`): in front of them a Gemm's output has to be quantised too."""
+"""Activations that ONNX Runtime fuses into a Gemm with float output before it looks for quantisation, so that the
+integer kernel is lost (`gemm_activation_fusion.cc`): in front of them a Gemm's output must be quantised too."""
 
 INTEGER_OPERATORS: frozenset[str] = frozenset(
     [

@@ -27,9 +27,7 @@ def test_the_batch_is_one_and_other_dynamic_dimensions_get_a_size_that_runs():
 
 
 def test_a_size_that_the_model_refuses_leads_to_the_next_one():
-    model = graph(
-        """g (float[N,D] x, float[224,4] w) => (float[N,4] y) { y = MatMul(x, w) }"""
-    )
+    model = graph("""g (float[N,D] x, float[224,4] w) => (float[N,4] y) { y = MatMul(x, w) }""")
     assert shapes_for(model) == {"x": (1, 224)}
 
 

@@ -1,4 +1,6 @@
-"""Each row of the kernel table against the installed ONNX Runtime: the node is quantised between two convolutions, the optimised graph is read."""
+"""Each row of the kernel table against the installed ONNX Runtime.
+
+The node is quantised between two convolutions, and the optimised graph is read."""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ BETWEEN = {
     "Transpose": "b = Transpose<perm = [0, 1, 3, 2]>(a)",
     "Squeeze": "u = Constant<value = int64[1] {4}>() c = Unsqueeze(a, u) b = Squeeze(c, u)",
     "Unsqueeze": "u = Constant<value = int64[1] {4}>() c = Unsqueeze(a, u) b = Squeeze(c, u)",
-    "Slice": "s = Constant<value = int64[1] {1}>() e = Constant<value = int64[1] {5}>() x2 = Constant<value = int64[1] {2}>() b = Slice(a, s, e, x2)",
+    "Slice": (
+        "s = Constant<value = int64[1] {1}>() e = Constant<value = int64[1] {5}>() "
+        "x2 = Constant<value = int64[1] {2}>() b = Slice(a, s, e, x2)"
+    ),
     "Gather": "i = Constant<value = int64[3] {0, 2, 4}>() b = Gather<axis = 2>(a, i)",
     "Split": "p, b0 = Split<axis = 2>(a) b = Add(p, b0)",
     "DepthToSpace": "d = DepthToSpace<blocksize = 2>(a) b = Concat<axis = 1>(d, d, d, d)",
@@ -58,7 +63,16 @@ def test_row_runs_in_integers_between_two_convolutions(op_type):
     assert {d.precision for d in plan.nodes.values() if d.op_type == op_type} == {"int8"}
     counts = operator_counts(optimized_graph(result))
     row = CPU_KERNELS[op_type]
-    floats = {"Conv", "com.microsoft:FusedConv", "com.microsoft.nchwc:Conv", "Add", "Mul", "Sigmoid", "LeakyRelu", "AveragePool"}
+    floats = {
+        "Conv",
+        "com.microsoft:FusedConv",
+        "com.microsoft.nchwc:Conv",
+        "Add",
+        "Mul",
+        "Sigmoid",
+        "LeakyRelu",
+        "AveragePool",
+    }
     assert not floats & set(counts), counts
     assert counts["QLinearConv"] + counts["com.microsoft:QLinearConv"] >= 2
     if row.role is Role.COMPUTED:
