@@ -64,9 +64,16 @@ def ort_stock(model: Path, feeds: Feeds, output: Path, reduce_range: bool) -> No
     quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
     feeds.rewind()
     quantize_static(
-        str(prepared), str(output), feeds, quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-        per_channel=True, reduce_range=reduce_range, calibrate_method=CalibrationMethod.MinMax,
-    )  # fmt: skip
+        str(prepared),
+        str(output),
+        feeds,
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        reduce_range=reduce_range,
+        calibrate_method=CalibrationMethod.MinMax,
+    )
 
 
 def logits(model: Path, x: np.ndarray) -> np.ndarray:

@@ -52,7 +52,8 @@ def quantized(model, batch=1):
 def test_row_runs_in_integers_between_two_convolutions(op_type):
     channels = 32 if op_type == "Concat" else 16
     model = graph(
-        f"""g (float[1,16,8,8] x, float[16,16,1,1] w1, float[16] w1b, float[16,16,1,1] w2, float[16,{channels},1,1] w3) => (float[a,b,c,d] y) {{
+        f"""g (float[1,16,8,8] x, float[16,16,1,1] w1, float[16] w1b, float[16,16,1,1] w2, float[16,{channels},1,1] w3)
+            => (float[a,b,c,d] y) {{
             a = Conv(x, w1, w1b)
             a2 = Conv(x, w2)
             {BETWEEN[op_type]}
