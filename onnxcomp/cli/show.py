@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def show(report: Report, values: Mapping[str, Any]) -> None:
-    """The report where it was asked for, and the verdict. Warnings go to stderr too where stdout is no terminal."""
+    """The report where it was asked for, and the verdict. Warnings are repeated on stderr if stdout goes elsewhere."""
     from onnxcomp.report.terminal import note_lines, render, verdict_line
 
     for path in values["reports"]:
@@ -29,7 +29,7 @@ def show(report: Report, values: Mapping[str, Any]) -> None:
         _print(render(report, verbose=bool(values["verbose"])), no_color)
     if not quiet:
         warnings = [n for n in report.notes if n.level == "warning"]
-        if warnings and not (sys.stdout and sys.stdout.isatty()):
+        if warnings and (kind != "table" or not _one_place()):
             err.print(note_lines(warnings))
         err.print(verdict_line(report), soft_wrap=True)
 
@@ -101,6 +101,14 @@ def write_stdout(text: str) -> None:
     except OSError as error:
         _discard_stdout()
         raise WriteError(f"the report can't be written to stdout: {error.strerror or error}") from error
+
+
+def _one_place() -> bool:
+    """Whether stdout and stderr end in the same terminal, file or pipe, as in a CI log."""
+    try:
+        return os.path.samestat(os.fstat(sys.stdout.fileno()), os.fstat(sys.stderr.fileno()))
+    except (AttributeError, OSError, ValueError):  # closed, or replaced by an object without a file
+        return False
 
 
 def _print(renderable: Any, no_color: bool) -> None:

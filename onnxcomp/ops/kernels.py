@@ -138,6 +138,16 @@ CPU_KERNELS: dict[str, Kernel] = {
 }
 """Operators of ai.onnx with an integer form on the CPU provider. What is not here stays float."""
 
+
+def is_depthwise(node: ir.Node) -> bool:
+    """A 2-D convolution with one filter for each channel, which has a kernel of its own (`mlas/lib/qdwconv*.cpp`)."""
+    weight = node.inputs[1] if len(node.inputs) > 1 else None
+    if node.op_type != "Conv" or weight is None or weight.const_value is None:
+        return False
+    shape = weight.const_value.numpy().shape
+    return len(shape) == 4 and shape[1] == 1 and int_attribute(node, "group", 1) == shape[0] > 1
+
+
 KEPT_FLOAT: dict[str, str] = {
     "Softmax": "QLinearSoftmax exists, but 8 bits are too coarse for probabilities and it is rarely faster",
     "Where": "QLinearWhere exists, but the masks around it are float",

@@ -17,16 +17,15 @@ class Target:
     Args:
         name: What `--target` takes.
         provider: Execution provider that runs the integer kernels.
-        weight_qmax: Largest magnitude of an INT8 weight. 127 where integer dot products are exact. 64 where u8·s8
-            pairs are summed in a saturating int16: two products of 255 · 64 = 16,320 add to 32,640 ≤ 32,767, so no
-                sum can saturate.
+        pairs_saturate: Two neighbouring u8·s8 products are added in a saturating int16, so that neighbouring weights must
+            not be large together. Depthwise kernels multiply in wider integers and are free of it.
         channel_multiple: Channel counts that the fast kernels want.
         note: What a user should know; shown in the report.
     """
 
     name: str
     provider: str
-    weight_qmax: int
+    pairs_saturate: bool
     channel_multiple: int
     note: str = ""
 
@@ -34,15 +33,15 @@ class Target:
 TARGETS: dict[str, Target] = {
     t.name: t
     for t in (
-        Target("cpu-vnni", "cpu", weight_qmax=127, channel_multiple=16),
+        Target("cpu-vnni", "cpu", pairs_saturate=False, channel_multiple=16),
         Target(
             "cpu-avx2",
             "cpu",
-            weight_qmax=64,
+            pairs_saturate=True,
             channel_multiple=8,
-            note="this kind of CPU has no VNNI: full-range INT8 weights would saturate in its 16-bit sums, so weights "
-            "use 7 bits (−64 to 64)",
+            note="this kind of CPU has no VNNI: sums of two products saturate at 16 bits, so the scales of INT8 weights keep "
+            "neighbouring weights small enough",
         ),
-        Target("arm64", "cpu", weight_qmax=127, channel_multiple=8),
+        Target("arm64", "cpu", pairs_saturate=False, channel_multiple=8),
     )
 }

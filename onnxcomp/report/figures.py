@@ -87,7 +87,8 @@ def skip_lines(step: StepReport, limit: int | None) -> list[str]:
         for s in skips:
             named[s.code, s.sentence].append(f"{printable(s.node)} ({printable(s.op_type, 40)})")
         return [
-            f"left alone [{code}] {printable(why, 200)}: {', '.join(names)}" for (code, why), names in named.items()
+            f"left alone [{code}] {printable(why, 200).rstrip('.')}: {', '.join(names)}"
+            for (code, why), names in named.items()
         ]
     groups: dict[Reason, list[Skip]] = defaultdict(list)
     for skip in skips:

@@ -21,14 +21,12 @@ class QParams(Record):
         scale: One value, or one for each channel of `axis`.
         zero_point: As many as scales share one value: 0 for weights.
         axis: The channel axis, None for per-tensor.
-        qmax: Largest magnitude of the integers of a weight (127, or 64 where larger sums would saturate).
     """
 
     dtype: Literal["uint8", "int8"]
     scale: tuple[float, ...]
     zero_point: int
     axis: int | None = None
-    qmax: int = 127
 
 
 class NodeDecision(Record):

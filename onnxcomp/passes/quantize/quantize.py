@@ -18,7 +18,7 @@ from onnxcomp.model.fingerprint import structure_sha256
 from onnxcomp.model.normalize import clone
 from onnxcomp.model.shapes import bind
 from onnxcomp.ops.attributes import constant
-from onnxcomp.ops.kernels import QUANTIZATION_OPERATORS, Role
+from onnxcomp.ops.kernels import QUANTIZATION_OPERATORS, Role, is_depthwise
 from onnxcomp.ops.macs import static_shape
 from onnxcomp.passes.base import Context, Evidence, Plan, Proof
 from onnxcomp.passes.quantize import affine
@@ -112,7 +112,7 @@ class Quantize:
         settled, more = _observed_only(settled, seen, tied)
         skips = [*skips, *more]
         activations = self._activations(settled, seen, tied)
-        tensors = activations | _weights(settled, ctx.target.weight_qmax, tied, activations)
+        tensors = activations | _weights(settled, ctx.target.pairs_saturate, tied, activations)
         bound = clone(model)
         bind(bound, ctx.shapes)
         macs, kept, skipped = cost(bound).by_node, {s.name for s in settled}, {s.node for s in skips}
@@ -174,7 +174,7 @@ def _elements(model: ir.Model) -> dict[str, int]:
 
 
 def _weights(
-    sites: Sequence[Site], qmax: int, tied: dict[str, str], activations: dict[str, QParams]
+    sites: Sequence[Site], pairs_saturate: bool, tied: dict[str, str], activations: dict[str, QParams]
 ) -> dict[str, QParams]:
     """Symmetric int8 parameters of each weight; the largest that any of its biases needs."""
     scales: dict[str, np.ndarray] = {}
@@ -186,7 +186,9 @@ def _weights(
         if key not in scales:
             array = constant(site.weight)
             assert array is not None
-            scales[key], axes[key] = affine.weight_scales(array, site.weight_axis, qmax), site.weight_axis
+            saturates = pairs_saturate and not is_depthwise(site.node)
+            scales[key] = affine.weight_scales(array, site.weight_axis, pairs_saturate=saturates)
+            axes[key] = site.weight_axis
         bias = constant(site.bias)
         if bias is not None:
             source = site.inputs[0].name or ""
@@ -194,7 +196,7 @@ def _weights(
                 scales[key], activations[tied.get(source, source)].scale[0], bias.reshape(-1)
             )
     return {
-        key: QParams(dtype="int8", scale=tuple(float(s) for s in values), zero_point=0, axis=axes[key], qmax=qmax)
+        key: QParams(dtype="int8", scale=tuple(float(s) for s in values), zero_point=0, axis=axes[key])
         for key, values in scales.items()
     }
 

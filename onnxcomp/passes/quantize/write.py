@@ -104,7 +104,7 @@ class _Writer:
             assert array is not None
             params = self._params(site.weight_key)
             scales = np.asarray(params.scale, np.float32)
-            integers = quantize_weight(array, scales, site.weight_axis, params.qmax)
+            integers = quantize_weight(array, scales, site.weight_axis)
             name = site.weight.name if site.weight is not None else site.name
             self._weights[site.weight_key] = self._dequantized(f"{name}", integers, scales, site.weight_axis, site.node)
         return self._weights[site.weight_key]
