@@ -87,12 +87,13 @@ def run(path: Path, zoo: Path, limit: float) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("zoo", type=Path)
-    parser.add_argument("--only", default="*")
+    parser.add_argument("--only", action="append", metavar="GLOB", help="repeatable; default: all")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--time-limit", type=float, default=400.0)
     arguments = parser.parse_args()
     found = sorted(arguments.zoo.rglob("*.onnx"))
-    models = [p for p in found if fnmatchcase(str(p.relative_to(arguments.zoo)), arguments.only)]
+    only = arguments.only or ["*"]
+    models = [p for p in found if any(fnmatchcase(str(p.relative_to(arguments.zoo)), glob) for glob in only)]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         rows = list(pool.map(lambda p: run(p, arguments.zoo, arguments.time_limit), models))
     counts = Counter(str(r["verdict"]) for r in rows)

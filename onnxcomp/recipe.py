@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, get_args
 
 from pydantic import BaseModel, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from onnxcomp.errors import RecipeError
 from onnxcomp.passes.quantize.quantize import QuantizeConfig
@@ -52,7 +54,8 @@ def load_recipe(path: str | os.PathLike[str] | None) -> Recipe:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {os.fspath(path)}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a text file"
+        raise RecipeError(f"recipe {os.fspath(path)}: {reason}") from error
     return parse_recipe(text, os.fspath(path))
 
 
@@ -68,8 +71,9 @@ def parse_recipe(text: str, name: str) -> Recipe:
         raise RecipeError(f"recipe {name} is not TOML: {error}") from error
     except ValidationError as error:
         details = error.errors()
-        lines = [f"{_where(d['loc'])}: {d['msg'].lower()}" for d in details]
-        hints = [near for d in details if d["type"] == "extra_forbidden" and (near := _nearest(d["loc"]))]
+        lines = [f"{_where(d['loc'])}: {_message(d)}" for d in details]
+        hints = [_near(str(d["ctx"]["tag"]), _configs()) for d in details if d["type"] == "union_tag_invalid"]
+        hints += [near for d in details if d["type"] == "extra_forbidden" and (near := _nearest(d["loc"]))]
         raise RecipeError(f"recipe {name}: " + "; ".join(lines), hint=hints[0] if hints else None) from error
 
 
@@ -79,12 +83,25 @@ def _where(location: tuple[int | str, ...]) -> str:
     return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".") or "the recipe"
 
 
+def _message(detail: ErrorDetails) -> str:
+    if detail["type"] == "union_tag_invalid":
+        return f"there is no pass {detail['ctx']['tag']!r}; there are {', '.join(_configs())}"
+    return detail["msg"].lower()
+
+
+def _configs() -> dict[str, type[BaseModel]]:
+    return {c.model_fields["kind"].default: c for c in get_args(get_args(Step)[0])}
+
+
+def _near(word: str, known: Iterable[str]) -> str | None:
+    near = get_close_matches(word, list(known), 1)
+    return f"did you mean {near[0]!r}?" if near else None
+
+
 def _nearest(location: tuple[int | str, ...]) -> str | None:
-    configs: dict[str, type[BaseModel]] = {c.model_fields["kind"].default: c for c in get_args(get_args(Step)[0])}
     model: type[BaseModel] = Recipe
     if location[0] == "step" and len(location) > 3:
-        model = configs.get(str(location[2]), Recipe)
+        model = _configs().get(str(location[2]), Recipe)
     elif location[0] == "gates" and len(location) > 1:
         model = GateConfig
-    near = get_close_matches(str(location[-1]), [f.alias or n for n, f in model.model_fields.items()], 1)
-    return f"did you mean {near[0]!r}?" if near else None
+    return _near(str(location[-1]), [field.alias or name for name, field in model.model_fields.items()])

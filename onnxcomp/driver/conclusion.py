@@ -53,12 +53,12 @@ def conclude(bench: Workbench, recipe: str, done: list[Done], steps: Sequence[St
         if kept and not failed:
             if timing.verdict == "UNSTABLE":
                 bench.warn(f"latency not proven: {timing.reason}")
-            sentence = gain(bench.loaded.bytes, result.size, timing)
+            sentence = gain(bench, result, timing)
             measured = Measured(judgement, timing)
             report = fill("optimize", bench, Verdict.PASSED, sentence, result, steps=steps, measured=measured)
             return Result(result.model, report, done[-1].step.plan, bench.loaded.path)
         if failed:
-            reason = f"{failed[0].name} is {failed[0].value:.4f}, wanted {failed[0].wanted}"
+            reason = failed[0].sentence()
         steps = _undone(steps, done.pop().step.report.name, reason)
     return handed_back("optimize", bench, steps, f"the original is handed back: {_why_nothing(steps, reason)}")
 

@@ -132,7 +132,7 @@ def verify(model: ModelSource, against: ModelSource, eval: object | None = None,
     judgement = bench.judge.judge(other.model)
     wanted = batch_cosine(judgement.error)
     batches = check_batches(bench.loaded.model, other.model, bench.feed, bench.context.session, wanted)
-    failures = [f"{g.name} is {g.value:.4f}, wanted {g.wanted}" for g in judgement.gates if not g.passed]
+    failures = [g.sentence() for g in judgement.gates if not g.passed]
     failures += [batches] if batches is not None else []
     return fill(
         "verify",

@@ -14,6 +14,7 @@ from onnxcomp.driver.workbench import Workbench, data_facts
 from onnxcomp.evaluate.judge import Judgement
 from onnxcomp.model.load import LoadedModel
 from onnxcomp.model.save import INLINE_LIMIT, serialize, weight_bytes
+from onnxcomp.report.figures import size
 from onnxcomp.report.structures import Benchmark, ModelFacts, Report, StepReport, Verdict
 
 
@@ -90,7 +91,11 @@ def fill(
     )
 
 
-def gain(before: int, after: int, timing: Benchmark) -> str:
-    """`1.64 → 0.45 MB (3.67 × smaller), 1.50 × as fast`."""
+def gain(bench: Workbench, result: Subject, timing: Benchmark) -> str:
+    """`1.64 → 0.45 MB (3.67 × smaller), 1.50 × as fast`, and what is not proven of it."""
+    before, after = bench.loaded.bytes, result.size
     factor = f"{before / after:.2f} × smaller" if before >= after else f"{after / before:.2f} × larger"
-    return f"{before / 1e6:.2f} → {after / 1e6:.2f} MB ({factor}), {timing.speedup['after']:.2f} × as fast"
+    doubt = "" if timing.verdict == "VALID" else " (latency not proven)"
+    if not bench.target_is_host:
+        doubt = f" on this machine (unverified for {bench.target.name})"
+    return f"{size(before)} → {size(after)} ({factor}), {timing.speedup['after']:.2f} × as fast{doubt}"

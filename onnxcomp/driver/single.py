@@ -14,8 +14,9 @@ from onnxcomp.driver.reporting import Measured, Subject, fill, gain
 from onnxcomp.driver.result import Result
 from onnxcomp.driver.steps import EXACT, EXACT_COSINE, SLOWEST, batch_cosine
 from onnxcomp.driver.workbench import Workbench, data_facts, prepare
-from onnxcomp.errors import GateError, ModelError, UsageError
+from onnxcomp.errors import GateError, InternalError, ModelError, UsageError
 from onnxcomp.evaluate.gates import Gates
+from onnxcomp.evaluate.judge import Judgement
 from onnxcomp.evaluate.proof import check_batches, check_structure
 from onnxcomp.model.load import ModelSource
 from onnxcomp.passes.base import Evidence, Pass, Plan, Proof
@@ -33,33 +34,23 @@ def run_single(step: Pass[Any], model: ModelSource, options: Options, plan: Plan
     Raises:
         UsageError: The pass needs calibration data and there is none.
         GateError: A gate that the user set is not met.
-        ModelError: The result would not be valid.
+        InternalError: The result would not be valid.
     """
     bench = prepare(model, options, Gates(options.min_cosine, options.max_drop))
     start = bench.canonical if step.name in EXACT else bench.simplified()
     if plan is None and step.needs_calibration and bench.calibration is None:
         raise UsageError(f"{step.name} needs calibration data", hint=CALIBRATION_HINT)
     current: Any = plan if plan is not None else step.plan(start, bench.context)
-    if not current.changes():
-        why = (
-            current.skips[0].sentence
-            if len(current.skips) == 1
-            else "no node of this model can be changed by this pass"
-        )
+    if not current.changes() and not options.fix_shape:
+        alone = current.skips[0].sentence if len(current.skips) == 1 else ""
+        why = alone or "no node of this model can be changed by this pass"
         report = StepReport(name=step.name, status=StepStatus.NOTHING_TO_DO, why=why, skips=current.left_alone())
         return handed_back(step.name, bench, [report], f"the original is handed back: {why}")
-    candidate, proof, current = _applied(step, start, current, bench)
-    complaint = check_structure(bench.loaded.model, candidate)
-    judgement = bench.judge.judge(candidate)
-    wanted = EXACT_COSINE if step.name in EXACT else batch_cosine(judgement.error)
-    complaint = complaint or check_batches(bench.loaded.model, candidate, bench.feed, bench.context.session, wanted)
-    if complaint is not None:
-        hint = "the input is unchanged; please report this with the model"
-        raise ModelError(f"the result would not be valid, so it was not written: {complaint}", hint=hint)
+    candidate, proof, current, judgement = _proved(step, start, current, bench)
     for gate in judgement.gates:
         if not gate.passed:
             hint = "`onnxcomp optimize` leaves the worst nodes in float until the gate holds"
-            raise GateError(f"{gate.name} is {gate.value:.4f}, wanted {gate.wanted}; nothing was written", hint=hint)
+            raise GateError(f"{gate.sentence()}; nothing was written", hint=hint)
     timing = measure(
         {"before": bench.loaded.model, "after": candidate},
         bench.feed,
@@ -86,11 +77,31 @@ def run_single(step: Pass[Any], model: ModelSource, options: Options, plan: Plan
     learned = data_facts(bench.calibration)
     named = with_provenance(candidate, bench.loaded.sha256, current.model_dump_json(), [step.name], learned)
     result = Subject.in_memory(named)
-    sentence = gain(bench.loaded.bytes, result.size, timing)
+    sentence = gain(bench, result, timing)
     filled = fill(
         step.name, bench, Verdict.DONE, sentence, result, steps=[report], measured=Measured(judgement, timing)
     )
     return Result(named, filled, current, bench.loaded.path)
+
+
+def _proved(step: Pass[Any], start: ir.Model, plan: Any, bench: Workbench) -> tuple[ir.Model, Proof, Any, Judgement]:
+    """The candidate, valid and judged.
+
+    Raises:
+        InternalError: What the pass wrote is not valid, or does not run as the original does.
+    """
+    try:
+        candidate, proof, plan = _applied(step, start, plan, bench)
+        judgement = bench.judge.judge(candidate)
+        wanted = EXACT_COSINE if step.name in EXACT else batch_cosine(judgement.error)
+        complaint = check_structure(bench.loaded.model, candidate)
+        complaint = complaint or check_batches(bench.loaded.model, candidate, bench.feed, bench.context.session, wanted)
+    except ModelError as error:
+        complaint = error.message
+    if complaint is not None:
+        hint = "the input is unchanged; please report this with the model"
+        raise InternalError(f"the result would not be valid, so it was not written: {complaint}", hint=hint)
+    return candidate, proof, plan, judgement
 
 
 def _applied(step: Pass[Any], start: ir.Model, plan: Any, bench: Workbench) -> tuple[ir.Model, Proof, Any]:

@@ -80,7 +80,8 @@ def run_step(
         relaxed = None if evidence is None else step.relax(current, evidence)
         if relaxed is None:
             break
-        description = f"relaxed: {len(current.changes() - relaxed.changes())} nodes left as they were"
+        given_back = len(current.changes() - relaxed.changes())
+        description = f"relaxed, nodes left as they were: {given_back}" if given_back else "with other ranges or rules"
         current = relaxed
     report = StepReport(
         name=step.name,
@@ -126,7 +127,7 @@ def _attempt(
     found: dict[str, Any] = {"gates": judgement.gates, "fidelity": judgement.fidelity, "bytes": weight_bytes(candidate)}
     if not judgement.passed:
         failed = next(g for g in judgement.gates if not g.passed)
-        why = f"{failed.name} is {failed.value:.4f}, wanted {failed.wanted}"
+        why = failed.sentence()
         return refused(why, _fidelity_evidence(step, model, bench, judgement), **found)
     wanted = EXACT_COSINE if exact else batch_cosine(judgement.error)
     batches = check_batches(bench.loaded.model, candidate, bench.feed, bench.context.session, wanted)

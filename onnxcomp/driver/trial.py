@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxcomp.calibration.random_feeds import random_reader
 from onnxcomp.calibration.readers import Feed
-from onnxcomp.errors import ModelError, OnnxcompError
+from onnxcomp.errors import DataError, ModelError, OnnxcompError
 from onnxcomp.model.signature import Signature
 from onnxcomp.ops.attributes import constant
 from onnxcomp.runtime.child import Limits, probe
@@ -86,10 +86,10 @@ def runnable_shapes(
     tables = table_limits(model)
     failure: OnnxcompError | None = None
     for shapes in shape_candidates(sign, given):
-        feed = next(iter(random_reader(sign, 1, shapes=shapes, limits=tables, seed=seed)))
         try:
+            feed = next(iter(random_reader(sign, 1, shapes=shapes, limits=tables, seed=seed)))
             probe(model, config=config, feed=feed, limits=limits)
-        except ModelError as error:
+        except (ModelError, DataError) as error:
             failure = failure or error
         else:
             return shapes

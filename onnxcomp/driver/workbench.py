@@ -23,7 +23,7 @@ from onnxcomp.model import shapes
 from onnxcomp.model.cost import subgraph_share
 from onnxcomp.model.load import LoadedModel, ModelSource, load
 from onnxcomp.model.normalize import clone, normalize
-from onnxcomp.model.signature import signature
+from onnxcomp.model.signature import Signature, signature
 from onnxcomp.ops.targets import TARGETS, Target
 from onnxcomp.passes.base import Context
 from onnxcomp.passes.selection import unmatched
@@ -102,6 +102,7 @@ def prepare(source: ModelSource, options: Options, gates: Gates) -> Workbench:
             f"the pattern {pattern!r} matches no node and no operator type",
             hint=_nearest_node(normalized.model, pattern),
         )
+    _check_shape_names(signature(loaded.model), options.shape)
     calibration, evaluation, feed = _feeds(loaded.model, options, config, clock, notes)
     canonical = normalized.model
     if options.fix_shape:
@@ -140,6 +141,15 @@ def prepare(source: ModelSource, options: Options, gates: Gates) -> Workbench:
     return Workbench(
         options, loaded, canonical, feed, judge, context, target, is_host, calibration, evaluation, clock, notes
     )
+
+
+def _check_shape_names(sign: Signature, shape: Mapping[str, tuple[int, ...]]) -> None:
+    known = [*(p.name for p in sign.inputs), *sign.dynamic_symbols()]
+    for name in shape:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise UsageError(f"--shape: no input or dynamic dimension {name!r}", hint=hint)
 
 
 def find_target(name: str) -> tuple[Target, bool]:

@@ -23,7 +23,7 @@ def check_structure(before: ir.Model, after: ir.Model) -> str | None:
         old = [(p.name, p.dtype) for p in getattr(signature(before), kind)]
         new = [(p.name, p.dtype) for p in getattr(signature(after), kind)]
         if old != new:
-            return f"the {kind} changed from {old} to {new}"
+            return f"the {kind} are {_listed(new)}, not {_listed(old)}"
     complaint = _checked(after)
     return complaint if complaint is not None and _checked(before) is None else None
 
@@ -66,6 +66,10 @@ def doubled_batch(feed: Feed, sign: Signature) -> Feed | None:
     if symbol is None and len(sign.inputs) > 1:
         return None
     return {n: np.concatenate([a, a]) if n in batched and a.ndim else a for n, a in feed.items()}
+
+
+def _listed(ports: list[tuple[str, np.dtype | None]]) -> str:
+    return ", ".join(f"{name}: {dtype}" for name, dtype in ports)
 
 
 def _checked(model: ir.Model) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,12 +89,32 @@ def save_model(
         ModelError: The weights can't be read, or don't fit into one file.
     """
     destination = Path(os.path.abspath(path))
-    inputs = data_paths(model)
     split = weight_bytes(model) > INLINE_LIMIT if external is None else external
+
+    def content(staging: Staging) -> tuple[bytes, DataFile | None]:
+        data = stage_data(model, destination, staging) if split else None
+        return (convert.to_bytes(convert.to_proto(data.graph)) if data else serialize(model)), data
+
+    return _write(destination, content, overwrite, source, data_paths(model))
+
+
+def save_copy(source: Path, path: str | os.PathLike[str], *, overwrite: bool = False) -> SavedModel:
+    """Copies a graph file without external data, byte for byte and atomically. Raises as `save_model`."""
+    return _write(Path(os.path.abspath(path)), lambda staging: (source.read_bytes(), None), overwrite, source, ())
+
+
+def _write(
+    destination: Path,
+    content: Callable[[Staging], tuple[bytes, DataFile | None]],
+    overwrite: bool,
+    source: Path | None,
+    inputs: Iterable[Path],
+) -> SavedModel:
+    """Stages what `content` gives, and commits it."""
+    inputs = list(inputs)
     with write_errors(destination), Staging(destination) as staging:
         refuse(destination, overwrite, source, inputs)
-        data = stage_data(model, destination, staging) if split else None
-        graph = convert.to_bytes(convert.to_proto(data.graph)) if data else serialize(model)
+        graph, data = content(staging)
         staged, _ = staging.write(lambda file: file.write(graph))
         sha256 = content_sha256(graph, [data.staged] if data else [])
         with commit_lock(destination.parent):

@@ -17,8 +17,8 @@ class Target:
     Args:
         name: What `--target` takes.
         provider: Execution provider that runs the integer kernels.
-        pairs_saturate: Two neighbouring u8·s8 products are added in a saturating int16, so that neighbouring weights must
-            not be large together. Depthwise kernels multiply in wider integers and are free of it.
+        pairs_saturate: Two neighbouring u8·s8 products are added in a saturating int16, so that neighbouring weights
+            must not be large together. Depthwise kernels multiply in wider integers and are free of it.
         channel_multiple: Channel counts that the fast kernels want.
         note: What a user should know; shown in the report.
     """
@@ -39,8 +39,8 @@ TARGETS: dict[str, Target] = {
             "cpu",
             pairs_saturate=True,
             channel_multiple=8,
-            note="this kind of CPU has no VNNI: sums of two products saturate at 16 bits, so the scales of INT8 weights keep "
-            "neighbouring weights small enough",
+            note="this kind of CPU has no VNNI: sums of two products saturate at 16 bits, so the scales of INT8 "
+            "weights keep neighbours small enough",
         ),
         Target("arm64", "cpu", pairs_saturate=False, channel_multiple=8),
     )

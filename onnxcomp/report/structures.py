@@ -97,6 +97,10 @@ class GateResult(Record):
     value: float
     passed: bool
 
+    def sentence(self) -> str:
+        """`cosine of logits is 0.987654, wanted ≥ 0.99`."""
+        return f"{self.name} is {self.value:.6f}, wanted {self.wanted}"
+
 
 class Latency(Record):
     """Milliseconds of one call."""

@@ -64,6 +64,7 @@ class QuantPlan(Plan):
         ties: Tensor → the tensor whose parameters it shares, because the operator between them only moves values.
         islands: The INT8 regions as first placed; the ones with little work for their borders go first when latency
             fails.
+        alternatives: Ways to choose ranges that were not taken → the activations' parameters by them.
         sensitivity: Node → error of the model's outputs (1 − cosine) with only this node in INT8; filled when
             relaxing needed it.
     """
@@ -72,6 +73,7 @@ class QuantPlan(Plan):
     tensors: dict[str, QParams]
     ties: dict[str, str] = Field(default_factory=dict)
     islands: tuple[Island, ...] = ()
+    alternatives: dict[str, dict[str, QParams]] = Field(default_factory=dict)
     sensitivity: dict[str, float] = Field(default_factory=dict)
 
     def changes(self) -> frozenset[str]:
@@ -88,6 +90,10 @@ class QuantPlan(Plan):
     def quantized(self) -> frozenset[str]:
         """Names of the nodes that run in INT8."""
         return frozenset(name for name, decision in self.nodes.items() if decision.precision == "int8")
+
+    def with_ranges(self, method: str) -> QuantPlan:
+        """The same plan with the activations' parameters of another way to choose ranges."""
+        return self.model_copy(update={"tensors": self.tensors | self.alternatives[method]})
 
     def with_float(self, names: frozenset[str], code: Reason, sentence: str) -> QuantPlan:
         """The same plan with these nodes left in float."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Literal
 
@@ -111,14 +111,15 @@ class Quantize:
         )
         settled, more = _observed_only(settled, seen, tied)
         skips = [*skips, *more]
-        activations = self._activations(settled, seen, tied)
+        activations = _activations(settled, seen, tied, self.config.ranges)
+        others = {m: _activations(settled, seen, tied, m) for m in METHODS if m != self.config.ranges}
         tensors = activations | _weights(settled, ctx.target.pairs_saturate, tied, activations)
         bound = clone(model)
         bind(bound, ctx.shapes)
         macs, kept, skipped = cost(bound).by_node, {s.name for s in settled}, {s.node for s in skips}
         nodes = {s.name: _decision(s, s.name in kept, macs.get(s.name)) for s in sites if s.name not in skipped}
         regions = islands(settled, macs, _elements(bound))
-        return _plan(header, skips, nodes=nodes, tensors=tensors, ties=tied, islands=regions)
+        return _plan(header, skips, nodes=nodes, tensors=tensors, ties=tied, islands=regions, alternatives=others)
 
     def apply(self, model: ir.Model, plan: QuantPlan, ctx: Context) -> ir.Model:
         """Writes the plan; needs no data."""
@@ -139,27 +140,37 @@ class Quantize:
         if evidence.failed == "latency":
             return _without(plan, _cheap(plan), Reason.BORDER_COST)
         if evidence.failed == "fidelity" and evidence.error_of is not None:
+            better = _better_ranges(plan, evidence.error_of)
+            if better is not None:
+                return better
             measured = (
                 plan if plan.sensitivity else plan.model_copy(update={"sensitivity": _sensitivity(plan, evidence)})
             )
             return _without(measured, _sensitive(measured, evidence), Reason.RELAXED)
         return None
 
-    def _activations(
-        self, sites: Sequence[Site], seen: dict[str, Observed], tied: dict[str, str]
-    ) -> dict[str, QParams]:
-        method = METHODS[self.config.ranges]
-        clips = {v.name: s.clip for s in sites for v in s.outputs if s.clip is not None}
-        fixed = {
-            v.name: FIXED_RANGES[s.node.op_type] for s in sites for v in s.outputs if s.node.op_type in FIXED_RANGES
-        }
-        result = {}
-        # A tensor may be in use whose head is not: then the two still share the head's range.
-        for name in {tied.get(name, name): None for name in quantized_values(sites)[0]}:
-            low, high = fixed.get(name) or method(seen[name])
-            params = affine.from_range(low, high, clips.get(name))
-            result[name] = QParams(dtype="uint8", scale=(params.scale,), zero_point=params.zero_point)
-        return result
+
+def _activations(
+    sites: Sequence[Site], seen: dict[str, Observed], tied: dict[str, str], method: Method
+) -> dict[str, QParams]:
+    clips = {v.name: s.clip for s in sites for v in s.outputs if s.clip is not None}
+    fixed = {v.name: FIXED_RANGES[s.node.op_type] for s in sites for v in s.outputs if s.node.op_type in FIXED_RANGES}
+    result = {}
+    # A tensor may be in use whose head is not: then the two still share the head's range.
+    for name in {tied.get(name, name): None for name in quantized_values(sites)[0]}:
+        low, high = fixed.get(name) or METHODS[method](seen[name])
+        params = affine.from_range(low, high, clips.get(name))
+        result[name] = QParams(dtype="uint8", scale=(params.scale,), zero_point=params.zero_point)
+    return result
+
+
+def _better_ranges(plan: QuantPlan, error_of: Callable[[QuantPlan], float]) -> QuantPlan | None:
+    """The plan with the ranges whose outputs err least; None if the present ones do, or were chosen this way."""
+    if not plan.alternatives:
+        return None
+    candidates = [plan, *(plan.with_ranges(method) for method in plan.alternatives)]
+    best = min(candidates, key=error_of)
+    return None if best is plan else best.model_copy(update={"alternatives": {}})
 
 
 def _plan(header: Plan, skips: Sequence[Skip], **rest: object) -> QuantPlan:
