@@ -94,7 +94,7 @@ def _proved(step: Pass[Any], start: ir.Model, plan: Any, bench: Workbench) -> tu
         candidate, proof, plan = _applied(step, start, plan, bench)
         judgement = bench.judge.judge(candidate)
         wanted = EXACT_COSINE if step.name in EXACT else batch_cosine(judgement.error)
-        complaint = check_structure(bench.loaded.model, candidate)
+        complaint = check_structure(bench.loaded.model, candidate, same_shapes=not bench.options.fix_shape)
         complaint = complaint or check_batches(bench.loaded.model, candidate, bench.feed, bench.context.session, wanted)
     except ModelError as error:
         complaint = error.message

@@ -108,7 +108,7 @@ def _attempt(
     candidate = model
     try:
         candidate = step.apply(model, plan, bench.context)
-        complaint = check_structure(bench.loaded.model, candidate)
+        complaint = check_structure(bench.loaded.model, candidate, same_shapes=not bench.options.fix_shape)
         if complaint is not None:
             return refused(complaint, Evidence("proof"))
         proof = step.prove(model, candidate, plan, bench.context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -135,7 +136,8 @@ def find_metric(text: str) -> Metric:
     """
     if text.startswith("py:"):
         function = load_function(text[3:])
-        return Metric(text, function, bool(getattr(function, "higher_is_better", True)))
+        # Reports show the name; folders are the user's business.
+        return Metric(f"py:{os.path.basename(text)}", function, bool(getattr(function, "higher_is_better", True)))
     if text in METRICS:
         return METRICS[text]
     near = get_close_matches(text, METRICS, 1)

@@ -13,10 +13,10 @@ from onnxcomp.model.signature import Signature, signature
 from onnxcomp.runtime.session import SessionConfig, open_session
 
 
-def check_structure(before: ir.Model, after: ir.Model) -> str | None:
+def check_structure(before: ir.Model, after: ir.Model, *, same_shapes: bool = False) -> str | None:
     """None if `after` is valid ONNX with the signature of `before`; otherwise what is wrong.
 
-    The checker's verdict counts only where the original passes it: some exporters write files that run but do not
+    With `same_shapes` the inputs must have the same shapes too: what is dynamic stays dynamic. The checker's verdict counts only where the original passes it: some exporters write files that run but do not
     check.
     """
     for kind in ("inputs", "outputs"):
@@ -24,6 +24,10 @@ def check_structure(before: ir.Model, after: ir.Model) -> str | None:
         new = [(p.name, p.dtype) for p in getattr(signature(after), kind)]
         if old != new:
             return f"the {kind} are {_listed(new)}, not {_listed(old)}"
+    if same_shapes:
+        for one, other in zip(signature(before).inputs, signature(after).inputs, strict=True):
+            if one.shape != other.shape:
+                return f"the shape of input {one.name} changed from {one.shape} to {other.shape}"
     complaint = _checked(after)
     return complaint if complaint is not None and _checked(before) is None else None
 

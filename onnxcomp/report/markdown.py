@@ -21,7 +21,7 @@ REPORT = """\
 {% endfor %}
 {% for line in data(r) %}* {{ p(line) }}
 {% endfor %}
-{% if r.fidelity %}| output | cosine | SQNR | max abs. difference | top-1 agrees |
+{% if r.fidelity %}| output | cosine | SQNR | max abs. difference | arg-max agrees |
 |---|---:|---:|---:|---:|
 {% for f in r.fidelity %}| {{ p(f.output) }} | {{ "%.5f" % f.cosine }} | {{ "%.1f dB" % f.sqnr_db }} | \
 {{ "%.3g" % f.max_abs }} | {{ "" if f.top1_agreement is none else "%.2f %%" % (100 * f.top1_agreement) }} |

@@ -100,7 +100,7 @@ def _fidelity(fidelity: Sequence[OutputFidelity]) -> RenderableType:
         )
         for f in sorted(fidelity, key=lambda f: f.cosine)[:MAX_OUTPUTS]
     ]
-    table = _table(("output", "cosine", "SQNR", "max |Δ|", "top-1 agrees"), rows)
+    table = _table(("output", "cosine", "SQNR", "max |Δ|", "arg-max agrees"), rows)
     if len(fidelity) <= MAX_OUTPUTS:
         return table
     return Group(

@@ -78,3 +78,11 @@ def test_every_input_with_the_batch_symbol_is_doubled_and_no_other():
 def test_a_fixed_batch_is_not_doubled():
     assert doubled("g (float[1,4] x) => (float[1,4] y) { y = Relu(x) }", {"x": (1, 4)}) is None
     assert doubled("g (float x) => (float y) { y = Relu(x) }", {"x": ()}) is None
+
+
+def test_a_dynamic_input_that_became_static_is_refused_where_shapes_must_stay():
+    static = graph("g (float[1,4] x) => (float[1,4] y) { y = Relu(x) }")
+    dynamic = graph("g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }")
+    assert check_structure(dynamic, static) is None
+    assert "changed from ('N', 4) to (1, 4)" in check_structure(dynamic, static, same_shapes=True)
+    assert check_structure(dynamic, dynamic, same_shapes=True) is None

@@ -225,7 +225,7 @@ def _observed_only(sites: list[Site], seen: dict[str, Observed], tied: dict[str,
                 return Reason.NOT_FINITE
             if observed is not None and observed.extremes.minimum > observed.extremes.maximum:
                 return Reason.NOT_OBSERVED
-        for constant_value in (site.weight, site.bias):
+        for constant_value in (site.weight, site.bias, *site.inputs):
             array = constant(constant_value)
             if array is not None and not np.isfinite(array).all():
                 return Reason.NOT_FINITE
