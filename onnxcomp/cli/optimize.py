@@ -8,10 +8,8 @@ from typing import Any
 import rich_click as click
 
 from onnxcomp.cli import options
-from onnxcomp.cli.console import progress
 from onnxcomp.cli.help import examples
-from onnxcomp.cli.output import output_path, save
-from onnxcomp.cli.show import check_reports, show
+from onnxcomp.cli.output import produce
 
 EXAMPLES = examples(
     "optimize m.onnx --calibration data.npz",
@@ -36,12 +34,4 @@ EXAMPLES = examples(
 @options.reporting
 def optimize(model: Path, output: Path | None, force: bool, **values: Any) -> None:
     """Simplify and quantise MODEL, each step behind its gates; the result is never worse than the input."""
-    path = output_path(model, output, force)
-    check_reports(values)
-    shared = options.shared(values)
-    from onnxcomp.driver.jobs import optimize as run
-
-    with progress(values) as callback:
-        result = run(model, **shared, progress=callback)
-        report = save(result, path, force)
-    show(report, values)
+    produce("optimize", model, output, force, values)

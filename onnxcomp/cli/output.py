@@ -1,16 +1,37 @@
-"""Where a result goes, and the saving of it."""
+"""Where a result goes, and what the verbs that write one have in common."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from onnxcomp.cli import options
+from onnxcomp.cli.console import progress
+from onnxcomp.cli.show import check_reports, show
 from onnxcomp.errors import WriteError
 from onnxcomp.report.text import encodable
 
 if TYPE_CHECKING:
     from onnxcomp.driver.result import Result
     from onnxcomp.report.structures import Report
+
+
+def produce(verb: str, model: Path, output: Path | None, force: bool, values: dict[str, Any], **more: Any) -> None:
+    """Runs the job of a verb that writes a model, saves the result and shows the report.
+
+    Args:
+        verb: Name of the function in `onnxcomp.driver.jobs`, imported when everything that can be refused was.
+        values: Parsed options; `more`: the verb's own arguments.
+    """
+    path = output_path(model, output, force)
+    check_reports(values)
+    shared = options.shared(values)
+    job = getattr(import_module("onnxcomp.driver.jobs"), verb)
+    with progress(values) as callback:
+        result = job(model, **more, **shared, progress=callback)
+        report = save(result, path, force)
+    show(report, values)
 
 
 def output_path(model: Path, output: Path | None, force: bool) -> Path:

@@ -8,10 +8,8 @@ from typing import Any
 import rich_click as click
 
 from onnxcomp.cli import options
-from onnxcomp.cli.console import progress
 from onnxcomp.cli.help import examples
-from onnxcomp.cli.output import output_path, save
-from onnxcomp.cli.show import check_reports, show
+from onnxcomp.cli.output import produce
 
 EXAMPLES = examples(
     "quantize model.onnx --calibration data.npz",
@@ -38,12 +36,4 @@ EXAMPLES = examples(
 @options.reporting
 def quantize(model: Path, output: Path | None, force: bool, **values: Any) -> None:
     """Static INT8: every node that has an integer kernel, with ranges from calibration feeds."""
-    path = output_path(model, output, force)
-    check_reports(values)
-    shared = options.shared(values)
-    from onnxcomp.driver.jobs import quantize as run
-
-    with progress(values) as callback:
-        result = run(model, ranges=values["ranges"], **shared, progress=callback)
-        report = save(result, path, force)
-    show(report, values)
+    produce("quantize", model, output, force, values, ranges=values["ranges"])

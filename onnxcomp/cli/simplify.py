@@ -8,10 +8,8 @@ from typing import Any
 import rich_click as click
 
 from onnxcomp.cli import options
-from onnxcomp.cli.console import progress
 from onnxcomp.cli.help import examples
-from onnxcomp.cli.output import output_path, save
-from onnxcomp.cli.show import check_reports, show
+from onnxcomp.cli.output import produce
 
 EXAMPLES = examples(
     "simplify model.onnx -o small.onnx",
@@ -30,12 +28,4 @@ EXAMPLES = examples(
 @options.reporting
 def simplify(model: Path, output: Path | None, force: bool, **values: Any) -> None:
     """Rewrite MODEL exactly: constants, shape arithmetic, batch norms and pads folded; what does nothing removed."""
-    path = output_path(model, output, force)
-    check_reports(values)
-    shared = options.shared(values)
-    from onnxcomp.driver.jobs import simplify as run
-
-    with progress(values) as callback:
-        result = run(model, **shared, progress=callback)
-        report = save(result, path, force)
-    show(report, values)
+    produce("simplify", model, output, force, values)

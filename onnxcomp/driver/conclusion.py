@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxcomp import __version__
 from onnxcomp.driver.facts import host_line, versions, with_provenance
-from onnxcomp.driver.latency import measure
+from onnxcomp.driver.latency import versus
 from onnxcomp.driver.options import Options
 from onnxcomp.driver.reporting import Measured, Subject, fill, gain
 from onnxcomp.driver.result import Result
@@ -36,14 +36,7 @@ def conclude(bench: Workbench, recipe: str, done: list[Done], steps: Sequence[St
     while done:
         current = done[-1].step.model
         judgement = bench.judge.judge(current)
-        timing = measure(
-            {"before": bench.loaded.model, "after": current},
-            bench.feed,
-            bench.context.session,
-            bench.clock,
-            min_seconds=FINAL_SECONDS,
-            attempts=3,
-        )
+        timing = versus(bench, bench.loaded.model, current, FINAL_SECONDS)
         names = [d.step.report.name for d in done]
         learned = data_facts(bench.calibration) if "quantize" in names else None
         result = Subject.in_memory(with_provenance(current, bench.loaded.sha256, recipe, names, learned))

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnxcomp.calibration.readers import Feed
 from onnxcomp.driver.clock import Clock
+from onnxcomp.driver.workbench import Workbench
 from onnxcomp.report.structures import Benchmark, Latency
 from onnxcomp.runtime import benchmark
 from onnxcomp.runtime.session import FAIR_INTERLEAVING, Session, SessionConfig, open_session
@@ -70,6 +71,12 @@ def measure(
         verdict="UNSTABLE" if unstable else "VALID",
         reason="; ".join(f"{name}: {result.verdict(name).reason}" for name in unstable),
     )
+
+
+def versus(bench: Workbench, before: ir.Model, after: ir.Model, min_seconds: float) -> Benchmark:
+    """Two models of a job on its typical feed, as "before" and "after"."""
+    models = {"before": before, "after": after}
+    return measure(models, bench.feed, bench.context.session, bench.clock, min_seconds=min_seconds, attempts=3)
 
 
 def _latency(result: benchmark.Benchmark, name: str, keep_samples: bool) -> Latency:

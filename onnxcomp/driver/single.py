@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from onnxcomp.driver.conclusion import FINAL_SECONDS, handed_back
 from onnxcomp.driver.facts import with_provenance
-from onnxcomp.driver.latency import measure
+from onnxcomp.driver.latency import versus
 from onnxcomp.driver.options import Options
 from onnxcomp.driver.reporting import Measured, Subject, fill, gain
 from onnxcomp.driver.result import Result
@@ -51,14 +51,7 @@ def run_single(step: Pass[Any], model: ModelSource, options: Options, plan: Plan
         if not gate.passed:
             hint = "`onnxcomp optimize` leaves the worst nodes in float until the gate holds"
             raise GateError(f"{gate.sentence()}; nothing was written", hint=hint)
-    timing = measure(
-        {"before": bench.loaded.model, "after": candidate},
-        bench.feed,
-        bench.context.session,
-        bench.clock,
-        min_seconds=FINAL_SECONDS,
-        attempts=3,
-    )
+    timing = versus(bench, bench.loaded.model, candidate, FINAL_SECONDS)
     if timing.speedup["after"] < SLOWEST and bench.target_is_host:
         bench.warn(f"SLOWER: the result runs {timing.speedup['after']:.2f} × as fast as the original on this machine")
     if judgement.error > 1 - LOUD_COSINE:

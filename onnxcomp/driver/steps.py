@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxcomp.driver.latency import measure
+from onnxcomp.driver.latency import versus
 from onnxcomp.driver.options import Goal
 from onnxcomp.driver.workbench import Workbench
 from onnxcomp.errors import LimitError, OnnxcompError
@@ -133,14 +133,7 @@ def _attempt(
     batches = check_batches(bench.loaded.model, candidate, bench.feed, bench.context.session, wanted)
     if batches is not None:
         return refused(batches, Evidence("proof"), **found)
-    timing = measure(
-        {"before": model, "after": candidate},
-        bench.feed,
-        bench.context.session,
-        bench.clock,
-        min_seconds=STEP_SECONDS,
-        attempts=3,
-    )
+    timing = versus(bench, model, candidate, STEP_SECONDS)
     speedup = timing.speedup["after"]
     kept, why = decide(
         timing, weight_bytes(model) / max(1, weight_bytes(candidate)), bench.options.goal, exact, bench.target_is_host

@@ -16,8 +16,8 @@ from onnxcomp.runtime.session import SessionConfig, open_session
 def check_structure(before: ir.Model, after: ir.Model, *, same_shapes: bool = False) -> str | None:
     """None if `after` is valid ONNX with the signature of `before`; otherwise what is wrong.
 
-    With `same_shapes` the inputs must have the same shapes too: what is dynamic stays dynamic. The checker's verdict counts only where the original passes it: some exporters write files that run but do not
-    check.
+    With `same_shapes` the inputs must have the same shapes too: what is dynamic stays dynamic. The checker's verdict
+    counts only where the original passes it: some exporters write files that run but do not check.
     """
     for kind in ("inputs", "outputs"):
         old = [(p.name, p.dtype) for p in getattr(signature(before), kind)]

@@ -6,16 +6,7 @@ import hashlib
 
 import onnx_ir as ir
 
-_NUMBERS = frozenset(
-    {
-        ir.AttributeType.INT,
-        ir.AttributeType.INTS,
-        ir.AttributeType.FLOAT,
-        ir.AttributeType.FLOATS,
-        ir.AttributeType.STRING,
-        ir.AttributeType.STRINGS,
-    }
-)
+from onnxcomp.ops.attributes import PLAIN_ATTRIBUTES
 
 
 def structure_sha256(model: ir.Model) -> str:
@@ -38,5 +29,5 @@ def structure_sha256(model: ir.Model) -> str:
             put("node", node.domain, node.op_type, node.name)
             put([v.name if v is not None else "" for v in node.inputs], [v.name for v in node.outputs])
             for name, attribute in sorted(node.attributes.items()):
-                put(name, attribute.value if attribute.type in _NUMBERS else attribute.type.name)
+                put(name, attribute.value if attribute.type in PLAIN_ATTRIBUTES else attribute.type.name)
     return digest.hexdigest()

@@ -53,3 +53,26 @@ def qualified(node: ir.Node) -> str:
 
 def is_standard(node: ir.Node) -> bool:
     return node.domain in ("", "ai.onnx")
+
+
+PLAIN_ATTRIBUTES = frozenset(
+    {
+        ir.AttributeType.INT,
+        ir.AttributeType.INTS,
+        ir.AttributeType.FLOAT,
+        ir.AttributeType.FLOATS,
+        ir.AttributeType.STRING,
+        ir.AttributeType.STRINGS,
+    }
+)
+"""Kinds of attributes that are numbers or text, not tensors or graphs."""
+
+
+def new_initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    """Registers `array` under a name derived from `name`."""
+    unique, count = name, 1
+    while unique in graph.initializers:
+        unique, count = f"{name}.{count}", count + 1
+    value = ir.val(unique, const_value=ir.tensor(array, name=unique))
+    graph.register_initializer(value)
+    return value

@@ -13,7 +13,14 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from onnxcomp.ops.attributes import constant, int_attribute, ints_attribute, is_standard, string_attribute
+from onnxcomp.ops.attributes import (
+    constant,
+    int_attribute,
+    ints_attribute,
+    is_standard,
+    new_initializer,
+    string_attribute,
+)
 
 TARGET_OPSET = 13
 OLDEST_OPSET = 7
@@ -68,15 +75,8 @@ def lift(model: ir.Model) -> bool:
 
 def _initializer(node: ir.Node, array: np.ndarray, name: str) -> ir.Value:
     """A new initializer in the node's graph, named after the node's first output."""
-    graph = node.graph
-    assert isinstance(graph, ir.Graph)
-    base = f"{node.outputs[0].name}.{name}"
-    unique, count = base, 1
-    while unique in graph.initializers:
-        unique, count = f"{base}.{count}", count + 1
-    value = ir.val(unique, const_value=ir.tensor(array, name=unique))
-    graph.register_initializer(value)
-    return value
+    assert isinstance(node.graph, ir.Graph)
+    return new_initializer(node.graph, f"{node.outputs[0].name}.{name}", array)
 
 
 def _append_inputs(node: ir.Node, *arrays: tuple[str, np.ndarray | None]) -> None:

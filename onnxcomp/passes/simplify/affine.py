@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxcomp.ops.attributes import constant, float_attribute, int_attribute, is_constant, is_standard
-from onnxcomp.passes.simplify.edits import Finding, Scope, bypass, edit, new_initializer, only_user, skip
+from onnxcomp.ops.attributes import constant, float_attribute, int_attribute, is_constant, is_standard, new_initializer
+from onnxcomp.passes.simplify.edits import Finding, Scope, bypass, edit, only_user, skip
 from onnxcomp.report.reasons import Reason
 
 Array = np.ndarray[Any, Any]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx_ir as ir
 
+from onnxcomp.ops.attributes import new_initializer
 from onnxcomp.report.reasons import Reason
 from onnxcomp.report.structures import Record, Skip
 
@@ -60,16 +61,6 @@ def only_user(value: ir.Value) -> ir.Node | None:
     node = next(iter(uses)).node
     producer = value.producer()
     return node if producer is not None and node.graph is producer.graph else None
-
-
-def new_initializer(graph: ir.Graph, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
-    """Registers `array` under a name derived from `name`."""
-    unique, count = name, 1
-    while unique in graph.initializers:
-        unique, count = f"{name}.{count}", count + 1
-    value = ir.val(unique, const_value=ir.tensor(array, name=unique))
-    graph.register_initializer(value)
-    return value
 
 
 def can_bypass(node: ir.Node, source: ir.Value) -> bool:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxcomp.ops.attributes import constant, is_constant, is_standard
+from onnxcomp.ops.attributes import constant, is_constant, is_standard, new_initializer
 from onnxcomp.ops.evaluator import CannotEvaluate, TooLarge, evaluate
-from onnxcomp.passes.simplify.edits import Finding, Scope, edit, new_initializer, replace_by_constants, skip
+from onnxcomp.passes.simplify.edits import Finding, Scope, edit, replace_by_constants, skip
 from onnxcomp.passes.simplify.labels import Labels, dimensions, reshape_target
 from onnxcomp.report.reasons import Reason
 

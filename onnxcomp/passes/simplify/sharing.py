@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator
 
 import onnx_ir as ir
 
-from onnxcomp.ops.attributes import is_constant, is_standard
+from onnxcomp.ops.attributes import PLAIN_ATTRIBUTES, is_constant, is_standard
 from onnxcomp.passes.simplify.edits import Finding, Scope, bypass, can_bypass, edit
 
 RANDOM = frozenset(
@@ -64,24 +64,12 @@ def _identity(node: ir.Node) -> Hashable | None:
 
 def _content(attribute: ir.Attr) -> Hashable | None:
     """None for graphs, and for tensors that are too large to be compared in passing."""
-    if attribute.type in _PLAIN:
+    if attribute.type in PLAIN_ATTRIBUTES:
         return repr(attribute.value)
     tensor = attribute.as_tensor() if attribute.type == ir.AttributeType.TENSOR else None
     if tensor is None or tensor.size > _SMALL or tensor.dtype == ir.DataType.STRING:
         return None
     return tensor.dtype, tuple(tensor.shape.numpy()), tensor.tobytes()
-
-
-_PLAIN = frozenset(
-    {
-        ir.AttributeType.INT,
-        ir.AttributeType.INTS,
-        ir.AttributeType.FLOAT,
-        ir.AttributeType.FLOATS,
-        ir.AttributeType.STRING,
-        ir.AttributeType.STRINGS,
-    }
-)
 
 
 def _share_initializers(graph: ir.Graph) -> None:
