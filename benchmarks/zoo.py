@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from common import write
+from common import RESULTS, write
 
 REAL = {
     "rapidocr-onnxruntime/*det*": "ppocr_det",
@@ -84,6 +84,21 @@ def run(path: Path, zoo: Path, limit: float) -> dict[str, object]:
     return row
 
 
+def table(rows: list[dict[str, object]]) -> str:
+    """All rows as Markdown, by model."""
+    head = ["model", "MB", "data", "verdict", "smaller", "faster", "lowest cosine", "INT8 step"]
+    lines = ["| " + " | ".join(head) + " |", "|---|---:|---|---|---:|---:|---:|---|"]
+    for row in rows:
+        faster = (
+            ""
+            if row.get("faster") is None
+            else f"{row['faster']}" + ("" if row["stable"] == "VALID" else " (not proven)")
+        )
+        cells = [row["model"], row.get("mb", ""), row.get("data", ""), row["verdict"], row.get("smaller", ""), faster]
+        lines.append("| " + " | ".join(str(c) for c in [*cells, row.get("cosine", ""), row.get("int8", "")]) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("zoo", type=Path)
@@ -98,6 +113,7 @@ def main() -> None:
         rows = list(pool.map(lambda p: run(p, arguments.zoo, arguments.time_limit), models))
     counts = Counter(str(r["verdict"]) for r in rows)
     print(dict(counts))
+    RESULTS.joinpath("zoo.md").write_text(table(rows))
     write("zoo", {"models": rows, "counts": dict(counts), "jobs": arguments.jobs})
 
 

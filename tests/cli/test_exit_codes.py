@@ -212,6 +212,11 @@ def test_a_traceback_of_a_users_mistake_does_not_change_the_exit_code(onnxcomp: 
     assert "Traceback" in result.err
 
 
+def _heed_interrupts() -> None:
+    """A test run in the background of a shell inherits interrupts that are ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no process groups")
 def test_130_interrupted_leaves_neither_output_nor_temporary_files_nor_children(model: Path, data: Path) -> None:
     temporary = model.parent / "tmp"
@@ -234,6 +239,7 @@ def test_130_interrupted_leaves_neither_output_nor_temporary_files_nor_children(
         cwd=model.parent,
         env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
         start_new_session=True,  # so that the signal reaches the group, as Ctrl-C does, and not this test
+        preexec_fn=_heed_interrupts,
     )
     assert process.stderr is not None
     for line in process.stderr:
