@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import pytest
+from commands import Command, Outcome
 from graphs import graph
 
 from onnxcomp.cli.main import run
@@ -24,18 +23,6 @@ CNN = """g (float[N,3,16,16] image, float[16,3,3,3] w1, float[32,16,3,3] w2, flo
     f = Flatten (e)
     logits = Gemm <transB = 1> (f, w3)
 }"""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Outcome]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Command
+from commands import Command
 
 from onnxcomp.cli.help import EXIT_CODES
 from onnxcomp.driver import jobs

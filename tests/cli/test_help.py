@@ -6,7 +6,7 @@ import re
 import shlex
 
 import pytest
-from conftest import Command
+from commands import Command
 
 from onnxcomp.cli.main import VERBS, cli
 

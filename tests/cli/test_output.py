@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-from conftest import Command
+from commands import Command
 
 from onnxcomp.model.save import save_model
 from onnxcomp.report.structures import Benchmark, Report
