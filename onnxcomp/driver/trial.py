@@ -20,7 +20,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 SIZES = (64, 128, 224, 320, 32, 16, 640, 512, 8, 2, 1)
 """Tried in turn for dimensions that are not the batch: pixels, tokens and samples all accept one of these."""
 
-BATCH = re.compile(r"batch|^n$|^b$|^bs$|unk__|^dyn", re.IGNORECASE)
+BATCH = re.compile(r"batch|^n$|^b$|^bs$", re.IGNORECASE)
 
 
 class NotRunnable(ModelError):

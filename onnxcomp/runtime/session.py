@@ -99,7 +99,8 @@ class Session:
         """A call without arguments that runs the model on `feed`, for benchmarks.
 
         Inputs and outputs stay bound on the device, so that what is timed is the model and not the copies.
-        Strings, sequences, maps and optionals can't be bound: such models are run in the ordinary way.
+        Strings, sequences, maps and optionals can't be bound, nor outputs of another rank than declared: such models
+        are run in the ordinary way.
         """
         ports = (*self._session.get_inputs(), *self._session.get_outputs())
         if not all(port.type.startswith("tensor(") and port.type != "tensor(string)" for port in ports):
@@ -116,6 +117,12 @@ class Session:
         except Exception as error:
             raise translate(error, "ONNX Runtime can't take these inputs") from error
         run = self._session.run_with_iobinding
+        try:
+            run(binding)
+        except Exception:
+            # Bound outputs must have the rank that the model declares; without a binding ONNX Runtime only warns.
+            self.run(feed)
+            return lambda: self.run(feed)
 
         def call() -> object:
             try:

@@ -60,3 +60,10 @@ def test_integers_that_index_a_table_stay_inside_it():
         w=np.zeros((11, 4), np.float32),
     )
     assert table_limits(model) == {"ids": 11}
+
+
+def test_a_name_that_only_says_dynamic_is_not_a_batch():
+    model = graph(
+        "g (float[DynamicDimension.0,3,DynamicDimension.1,8] x) => (float[a,b,c,d] y) { y = Relu(x) }".replace(".", "_")
+    )
+    assert next(shape_candidates(signature(model), {})) == {"x": (1, 3, 64, 8)}
