@@ -54,7 +54,7 @@ def run_step(
     current: Plan = plan if plan is not None else step.plan(model, bench.context)
     skips = current.skips
     if not current.changes():
-        why = skips[0].sentence if len(skips) == 1 else "nothing to do for this pass"
+        why = skips[0].sentence if len(skips) == 1 else "no node that this pass could change"
         report = StepReport(
             name=step.name, status=StepStatus.NOTHING_TO_DO, why=why, skips=skips, elapsed_s=_since(start)
         )

@@ -37,7 +37,7 @@ def summary_rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
             printable(report.metric.name, 24),
             f"{report.metric.before:.4f}",
             f"{report.metric.after:.4f}",
-            f"{-report.metric.drop:+.4f}",
+            f"{0.0 - report.metric.drop:+.4f}",
         )
 
 

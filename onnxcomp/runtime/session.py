@@ -118,7 +118,8 @@ class Session:
             raise translate(error, "ONNX Runtime can't take these inputs") from error
         run = self._session.run_with_iobinding
         try:
-            run(binding)
+            for _ in range(2):  # the first run makes the outputs, the second one takes them as bound
+                run(binding)
         except Exception:
             # Bound outputs must have the rank that the model declares; without a binding ONNX Runtime only warns.
             self.run(feed)
