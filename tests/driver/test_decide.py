@@ -42,7 +42,8 @@ def test_a_step_is_kept_by_the_rule_of_its_goal(speedup, shrink, goal, kept):
 
 def test_an_exact_rewrite_needs_no_gain_but_must_not_be_slower():
     assert decide(timing(1.0), 1.0, "balanced", exact=True, measurable=True)[0]
-    assert not decide(timing(0.9), 1.0, "balanced", exact=True, measurable=True)[0]
+    assert decide(timing(0.96, high=0.99), 1.0, "balanced", exact=True, measurable=True)[0], "this may be noise"
+    assert not decide(timing(0.9, high=0.94), 1.0, "balanced", exact=True, measurable=True)[0]
 
 
 def test_an_unstable_measurement_keeps_a_step_for_its_size_only_and_says_so():
