@@ -8,7 +8,7 @@ from onnxcomp.driver.steps import decide
 from onnxcomp.report.structures import Benchmark
 
 
-def timing(speedup: float, verdict: str = "VALID", high: float | None = None) -> Benchmark:
+def timing(speedup: float, verdict: str = "VALID", *, low: float | None = None, high: float | None = None) -> Benchmark:
     return Benchmark(
         provider_requested="cpu",
         providers_effective=("CPUExecutionProvider",),
@@ -16,7 +16,7 @@ def timing(speedup: float, verdict: str = "VALID", high: float | None = None) ->
         shapes={},
         latency={},
         speedup={"after": speedup},
-        interval={"after": (speedup * 0.9, high if high is not None else speedup * 1.1)},
+        interval={"after": (speedup * 0.99 if low is None else low, speedup * 1.01 if high is None else high)},
         verdict=verdict,
         reason="noise" if verdict == "UNSTABLE" else "",
     )
@@ -38,6 +38,11 @@ def timing(speedup: float, verdict: str = "VALID", high: float | None = None) ->
 )
 def test_a_step_is_kept_by_the_rule_of_its_goal(speedup, shrink, goal, kept):
     assert decide(timing(speedup), shrink, goal, exact=False, measurable=True)[0] is kept
+
+
+def test_speed_alone_is_a_gain_only_if_all_of_its_interval_is():
+    assert decide(timing(1.05, low=1.01), 1.0, "balanced", exact=False, measurable=True)[0]
+    assert not decide(timing(1.05, low=0.98), 1.0, "balanced", exact=False, measurable=True)[0]
 
 
 def test_an_exact_rewrite_needs_no_gain_but_must_not_be_slower():
