@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import onnx_ir as ir
 
 from onnxcomp import __version__
 from onnxcomp.driver.facts import host_line, versions, with_provenance
@@ -15,30 +12,22 @@ from onnxcomp.driver.reporting import Measured, Subject, fill, gain
 from onnxcomp.driver.result import Result
 from onnxcomp.driver.steps import StepResult, decide
 from onnxcomp.driver.trial import NotRunnable
-from onnxcomp.driver.workbench import Workbench, data_facts, find_target
+from onnxcomp.driver.workbench import Workbench, find_target
 from onnxcomp.model.load import LoadedModel
 from onnxcomp.report.structures import Report, StepReport, StepStatus, Verdict
 
 FINAL_SECONDS = 4.0
 
 
-@dataclass(frozen=True)
-class Done:
-    """A kept step, and the model that it started from."""
-
-    step: StepResult
-    before: ir.Model
-
-
-def conclude(bench: Workbench, recipe: str, done: list[Done], steps: Sequence[StepReport]) -> Result:
+def conclude(bench: Workbench, recipe: str, done: list[StepResult], steps: Sequence[StepReport]) -> Result:
     """Measures the whole result, longer than any step; undoes steps from the end while it is not better."""
     reason = "no step was kept"
     while done:
-        current = done[-1].step.model
+        current = done[-1].model
         judgement = bench.judge.judge(current)
         timing = versus(bench, bench.loaded.model, current, FINAL_SECONDS)
-        names = [d.step.report.name for d in done]
-        learned = data_facts(bench.calibration) if "quantize" in names else None
+        names = [step.report.name for step in done]
+        learned = bench.calibration_facts if "quantize" in names else None
         result = Subject.in_memory(with_provenance(current, bench.loaded.sha256, recipe, names, learned))
         shrink = bench.loaded.bytes / result.size
         kept, reason = decide(timing, shrink, bench.options.goal, exact=False, measurable=bench.target_is_host)
@@ -49,10 +38,10 @@ def conclude(bench: Workbench, recipe: str, done: list[Done], steps: Sequence[St
             sentence = gain(bench, result, timing)
             measured = Measured(judgement, timing)
             report = fill("optimize", bench, Verdict.PASSED, sentence, result, steps=steps, measured=measured)
-            return Result(result.model, report, done[-1].step.plan, bench.loaded.path)
+            return Result(result.model, report, done[-1].plan, bench.loaded.path)
         if failed:
             reason = failed[0].sentence()
-        steps = _undone(steps, done.pop().step.report.name, reason)
+        steps = _undone(steps, done.pop().report.name, reason)
     return handed_back("optimize", bench, steps, f"the original is handed back: {_why_nothing(steps, reason)}")
 
 

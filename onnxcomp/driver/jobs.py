@@ -10,13 +10,13 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxcomp.driver.conclusion import FINAL_SECONDS, Done, conclude, unproved
+from onnxcomp.driver.conclusion import FINAL_SECONDS, conclude, unproved
 from onnxcomp.driver.latency import measure
 from onnxcomp.driver.options import Options
 from onnxcomp.driver.reporting import Measured, Subject, fill
 from onnxcomp.driver.result import Result
 from onnxcomp.driver.single import CALIBRATION_HINT, run_single
-from onnxcomp.driver.steps import EXACT, batch_cosine, run_step
+from onnxcomp.driver.steps import EXACT, StepResult, batch_cosine, run_step
 from onnxcomp.driver.trial import NotRunnable
 from onnxcomp.driver.workbench import Workbench, prepare
 from onnxcomp.errors import GateError, ModelError, UsageError
@@ -65,7 +65,7 @@ def optimize(
     except NotRunnable as error:
         return unproved(load(model, ort_version=ort_version()), chosen, error)
     bench.judge.gates = _default_gates(gates, bench)
-    current, done, steps = bench.canonical, list[Done](), list[StepReport]()
+    current, done, steps = bench.canonical, list[StepResult](), list[StepReport]()
     for config in recipe.step:
         step = _pass(config)
         if step.needs_calibration and bench.calibration is None:
@@ -75,7 +75,7 @@ def optimize(
         result = run_step(step, current, bench, exact=step.name in EXACT)
         steps.append(result.report)
         if result.report.status is StepStatus.KEPT:
-            done.append(Done(result, current))
+            done.append(result)
             current = result.model
     return conclude(bench, recipe.canonical(), done, steps)
 

@@ -79,7 +79,7 @@ def fill(
         versions=versions(),
         source=source.facts(shapes, counted_as=bench.simplified()),
         result=result.facts(shapes, counted_as=bench.simplified() if result.model is source.model else None),
-        calibration=data_facts(bench.calibration),
+        calibration=bench.calibration_facts,
         evaluation=data_facts(bench.evaluation),
         steps=tuple(steps),
         fidelity=judgement.fidelity if judgement else (),

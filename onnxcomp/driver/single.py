@@ -13,7 +13,7 @@ from onnxcomp.driver.options import Options
 from onnxcomp.driver.reporting import Measured, Subject, fill, gain
 from onnxcomp.driver.result import Result
 from onnxcomp.driver.steps import EXACT, EXACT_COSINE, SLOWEST, batch_cosine
-from onnxcomp.driver.workbench import Workbench, data_facts, prepare
+from onnxcomp.driver.workbench import Workbench, prepare
 from onnxcomp.errors import GateError, InternalError, ModelError, UsageError
 from onnxcomp.evaluate.gates import Gates
 from onnxcomp.evaluate.judge import Judgement
@@ -67,8 +67,8 @@ def run_single(step: Pass[Any], model: ModelSource, options: Options, plan: Plan
         skips=current.left_alone(),
         audit=proof.audit,
     )
-    learned = data_facts(bench.calibration)
-    named = with_provenance(candidate, bench.loaded.sha256, current.model_dump_json(), [step.name], learned)
+    recipe = current.model_dump_json()
+    named = with_provenance(candidate, bench.loaded.sha256, recipe, [step.name], bench.calibration_facts)
     result = Subject.in_memory(named)
     sentence = gain(bench, result, timing)
     filled = fill(

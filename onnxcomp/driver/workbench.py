@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import cached_property
 
 import onnx_ir as ir
 
@@ -74,11 +75,13 @@ class Workbench:
             self._simplified = first.apply(self.canonical, first.plan(self.canonical, everything), everything)
         return self._simplified
 
+    @cached_property
+    def calibration_facts(self) -> DataFacts | None:
+        """Facts of the feeds to learn from; their digest reads every feed, so it is made once a job."""
+        return data_facts(self.calibration)
+
     def warn(self, sentence: str) -> None:
         self.notes.append(Note(level="warning", sentence=sentence))
-
-    def inform(self, sentence: str) -> None:
-        self.notes.append(Note(level="info", sentence=sentence))
 
 
 def prepare(source: ModelSource, options: Options, gates: Gates) -> Workbench:
