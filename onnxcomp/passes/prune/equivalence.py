@@ -1,0 +1,130 @@
+"""The proof: the pruned model, before any refit, computes what the original computes with the removed channels masked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcomp.calibration.readers import Feed
+from onnxcomp.errors import LimitError, OnnxcompError
+from onnxcomp.model.normalize import clone
+from onnxcomp.passes.prune.analysis import Analysis
+from onnxcomp.passes.prune.reference import masked
+from onnxcomp.passes.prune.rewrite import rewrite
+from onnxcomp.runtime.session import SessionConfig, open_session
+
+RELATIVE, ABSOLUTE = 1e-5, 1e-6
+"""|Δ| ≤ 1e-5 · max|intermediate| + 1e-6: float32 sums over other lengths are rounded in another order."""
+
+SQUASHING = frozenset({"Sigmoid", "Softmax", "LogSoftmax", "Tanh", "HardSigmoid", "Exp"})
+"""Behind these a difference may drown: what goes into them is compared too."""
+
+Keep = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """The largest difference found, relative to what is allowed; or what went wrong.
+
+    Args:
+        complaint: None if the two agree.
+        difference: max|Δ| / allowed, over all compared values; at most 1 where they agree.
+        compared: Values that were compared.
+        changed: Whether masking changed any of them: if not, the removed channels did not matter on these feeds.
+    """
+
+    complaint: str | None
+    difference: float = 0.0
+    compared: int = 0
+    changed: bool = True
+
+
+def check(
+    model: ir.Model, analysis: Analysis, keep: Keep, feeds: Sequence[Feed], config: SessionConfig
+) -> Equivalence:
+    """Compares the pruned with the masked model on each feed, cells that are only approximate left whole.
+
+    Args:
+        model: The original, canonical.
+        keep: Cell → classes that stay.
+        feeds: Of different batch sizes, best.
+    """
+    exact = {name: classes for name, classes in keep.items() if analysis.structure.cells[analysis.structure.index[name]].exact}
+    try:
+        pruned, kept = rewrite(model, analysis, exact)
+        reference = masked(model, analysis, kept)
+        watched = _watched(model, kept)
+        return _compared(model, pruned, reference, watched, feeds, config)
+    except LimitError:
+        raise
+    except OnnxcompError as error:
+        return Equivalence(f"the pruned model does not run: {error.message}")
+
+
+def _watched(model: ir.Model, kept: Mapping[str, object]) -> list[str]:
+    """Outputs, and what goes into a squashing operator right before one; values that were cut are left out."""
+    names: dict[str, None] = {}
+    for value in model.graph.outputs:
+        names[value.name or ""] = None
+        node = value.producer()
+        if node is not None and node.op_type in SQUASHING and node.inputs[0] is not None:
+            names[node.inputs[0].name or ""] = None
+    inputs = {v.name for v in model.graph.inputs}
+    return [name for name in names if name not in kept and name not in inputs]
+
+
+def _compared(
+    model: ir.Model,
+    pruned: ir.Model,
+    reference: ir.Model,
+    watched: list[str],
+    feeds: Sequence[Feed],
+    config: SessionConfig,
+) -> Equivalence:
+    worst, changed = 0.0, False
+    with (
+        open_session(_giving(model, watched), config) as first,
+        open_session(_giving(pruned, watched), config) as second,
+        open_session(_giving(reference, watched), config) as third,
+    ):
+        for feed in feeds:
+            try:
+                expected = third.run(feed, watched)
+                originals = first.run(feed, watched)
+            except OnnxcompError:  # the original itself can't take this feed
+                continue
+            answers = second.run(feed, watched)
+            for name, y, wanted, original in zip(watched, answers, expected, originals, strict=True):
+                if y.shape != wanted.shape or y.dtype != wanted.dtype:
+                    return Equivalence(f"{name} has shape {y.shape} instead of {wanted.shape}")
+                ratio = _difference(y, wanted, original)
+                worst = max(worst, ratio)
+                changed |= y.size > 0 and not np.array_equal(wanted, original, equal_nan=y.dtype.kind == "f")
+                if not ratio <= 1.0:
+                    return Equivalence(f"{name} differs from the masked original", ratio, len(watched), changed)
+    return Equivalence(None, worst, len(watched), changed)
+
+
+def _difference(y: np.ndarray, wanted: np.ndarray, original: np.ndarray) -> float:
+    """max|Δ| over what is allowed; integers and strings must be equal."""
+    if y.dtype.kind != "f":
+        return 0.0 if np.array_equal(y, wanted) else np.inf
+    if not np.array_equal(np.isnan(y), np.isnan(wanted)):
+        return np.inf
+    scale = max((float(np.abs(a[np.isfinite(a)]).max(initial=0.0)) for a in (wanted, original)), default=0.0)
+    with np.errstate(invalid="ignore"):
+        gap = np.abs(y.astype(np.float64) - wanted.astype(np.float64))
+    gap = np.where((y == wanted) | np.isnan(wanted), 0.0, gap)
+    return float(gap.max(initial=0.0)) / (RELATIVE * scale + ABSOLUTE)
+
+
+def _giving(model: ir.Model, names: Sequence[str]) -> ir.Model:
+    """A copy that gives out these values too."""
+    result = clone(model)
+    values = ir.convenience.create_value_mapping(result.graph)
+    present = {v.name for v in result.graph.outputs}
+    result.graph.outputs.extend(values[name] for name in names if name not in present)
+    return result
