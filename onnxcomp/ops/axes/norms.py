@@ -19,16 +19,19 @@ def per_channel(n: View) -> Iterator[Relation]:
 
 @rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 def layer_norm(n: View) -> Iterator[Relation]:
-    """y[…, c] = scale[c]·(x[…, c] − mean) / √(var + ε) + b[c], mean and var over the last axis."""
+    """y[…, c] = scale[c]·(x[…, c] − mean) / √(var + ε) + b[c], mean and var over `axis` and those behind it."""
     rank = len(n.shape(0))
-    if int_attribute(n.node, "axis", -1) % rank != rank - 1:
-        raise Unsupported("statistics over several axes")
-    if any(len(n.shape(i)) != 1 for i in range(1, len(n.node.inputs)) if n.given(i) is not None):
-        raise Unsupported("a scale that broadcasts")
-    yield from passed_first(n, rank - 1)
-    parameters = [n.slot(i, 0) for i in range(1, len(n.node.inputs)) if n.given(i) is not None]
-    yield Tied((n.slot(0, -1), *parameters, n.out(-1)))
-    yield Mixed(n.out(-1))
+    first = int_attribute(n.node, "axis", -1) % rank
+    for axis in range(rank):
+        slots = [n.slot(0, axis)]
+        for index in range(1, len(n.node.inputs)):
+            shape = () if n.given(index) is None else n.shape(index)
+            own = axis - rank + len(shape)
+            if own >= 0 and shape[own] > 1:
+                slots.append(n.slot(index, own))
+        yield Tied((*slots, n.out(axis)))
+        if axis >= first:
+            yield Mixed(n.out(axis))
 
 
 @rule("com.microsoft:SkipLayerNormalization", "com.microsoft:SkipSimplifiedLayerNormalization")
@@ -58,9 +61,3 @@ def group_norm(n: View) -> Iterator[Relation]:
         yield Tied((y.part(0, size), y.part(group * size, (group + 1) * size)))
     if size > 1:
         yield Mixed(y)
-
-
-def passed_first(n: View, axes: int) -> Iterator[Relation]:
-    """The first axes of input 0 are those of output 0."""
-    for axis in range(axes):
-        yield Tied((n.slot(0, axis), n.out(axis)))

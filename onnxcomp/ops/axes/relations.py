@@ -17,7 +17,7 @@ from onnxcomp.ops.attributes import constant, qualified
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Slot:
     """An axis of a value, or some positions of it in some order.
 

@@ -45,10 +45,10 @@ class Scene:
 
     def constant(self, node: ir.Node, index: int, array: np.ndarray) -> None:
         """Gives the node an input of its own: shape vectors are often shared."""
+        if len(node.inputs) <= index:
+            node.resize_inputs(index + 1)
         value = node.inputs[index]
         name = f"{node.name}.{index}" if value is None else f"{value.name}.pruned"
-        while len(node.inputs) <= index:
-            node.resize_inputs(index + 1)
         node.replace_input_with(index, new_initializer(self.graph, name, array))
 
 
@@ -145,8 +145,9 @@ def _(adjustment: Picks, node: ir.Node, original: ir.Node, scene: Scene) -> None
         return
     size = scene.old_size(original.inputs[0], adjustment.axis)
     wanted = np.where(indices < 0, indices + size, indices)
-    wanted = wanted[np.isin(wanted, positions)]
-    scene.constant(node, adjustment.input, np.searchsorted(positions, wanted).astype(indices.dtype))
+    if wanted.ndim:
+        wanted = wanted[np.isin(wanted, positions)]
+    scene.constant(node, adjustment.input, np.asarray(np.searchsorted(positions, wanted), indices.dtype))
 
 
 @_adjust.register

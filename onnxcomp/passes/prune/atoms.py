@@ -18,7 +18,7 @@ from onnxcomp.ops.attributes import is_constant, qualified
 from onnxcomp.ops.axes import relations as says
 from onnxcomp.ops.axes.relations import Shape, Slot, Unsupported, View
 from onnxcomp.passes.prune.components import components
-from onnxcomp.passes.prune.labels import Placement, placed
+from onnxcomp.passes.prune.labels import Nowhere, Placement, placed
 
 Axis = np.ndarray | None
 """Atom ids, int64 [positions]; None: not tracked."""
@@ -231,12 +231,12 @@ class _Engine:
         for out, placement in zip(
             view.node.outputs, placed(view, axis, self._choices.get(view.node.name or "", 0)), strict=True
         ):
-            if not (out.uses() or out.is_graph_output()):
-                continue
-            if isinstance(placement, str):
-                self._lock(owners, placement)
-                continue
-            self._put(view, out, owners, placement)
+            if isinstance(placement, Nowhere):
+                self._lock(owners[placement.labels], placement.sentence)
+            elif not out.name:
+                self._lock(owners[placement.labels], "an output without a name")
+            else:
+                self._put(view, out, owners, placement)
 
     def _put(self, view: View, out: ir.Value, owners: np.ndarray, placement: Placement) -> None:
         if self._whole(out, placement.axis) is not None:

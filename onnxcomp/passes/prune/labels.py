@@ -32,8 +32,16 @@ class Placement:
     ways: int
 
 
-def placed(view: View, axis: int, choice: int) -> list[Placement | str]:
-    """For each output, where the positions of `axis` of the data inputs are; or a sentence why they can't be told.
+@dataclass(frozen=True)
+class Nowhere:
+    """Why no axis of an output holds the channels, and the labels that occur in it."""
+
+    sentence: str
+    labels: np.ndarray
+
+
+def placed(view: View, axis: int, choice: int) -> list[Placement | Nowhere]:
+    """For each output, where the positions of `axis` of the data inputs are, or why they can't be told.
 
     An axis along which the labels change alone is taken as it is. Else labels have to be tied in slabs: by default
     along the axis that leaves the most channels, but where the values go into a product of two activations along the
@@ -42,14 +50,14 @@ def placed(view: View, axis: int, choice: int) -> list[Placement | str]:
     Args:
         choice: 0: the default; k: the k-th best axis.
     """
-    result: list[Placement | str] = []
+    result: list[Placement | Nowhere] = []
     for out, moved in zip(view.node.outputs, image(view, axis), strict=True):
         shape = view.shape_of(out)
         labels = np.unique(moved[moved != NOTHING])
         candidates = [b for b in range(moved.ndim) if moved.shape[b] == shape[b] > 1]
         slabs = {b: np.moveaxis(moved, b, 0).reshape(shape[b], -1) for b in candidates}
         if len(labels) < 2:
-            result.append("a single channel is taken out, and all of the output depends on it")
+            result.append(Nowhere("a single channel is taken out, and all of the output depends on it", labels))
             continue
         pure = [b for b in candidates if _is_pure(slabs[b])]
         if pure:
@@ -57,7 +65,7 @@ def placed(view: View, axis: int, choice: int) -> list[Placement | str]:
             continue
         ranked = _ranked(view, slabs)
         if not ranked:
-            result.append("its channels come to lie along no axis of the output")
+            result.append(Nowhere("its channels come to lie along no axis of the output", labels))
             continue
         best = ranked[choice % len(ranked)]
         result.append(Placement(best, slabs[best].max(axis=1), _pairs(slabs[best]), labels, len(ranked)))
