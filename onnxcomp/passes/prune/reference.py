@@ -51,7 +51,8 @@ def _mask(
     model: ir.Model, node: ir.Node, original: ir.Node, slot: Slot, held: np.ndarray, analysis: Analysis
 ) -> None:
     index = next(i for i, v in enumerate(original.inputs) if v is slot.value)
-    value, array = node.inputs[index], constant(slot.value)
+    value = node.inputs[index]
+    array = constant(value)  # along another axis it may be masked already
     assert value is not None
     if array is not None:
         zeroed = np.zeros_like(array)
