@@ -56,7 +56,11 @@ def reader(items: list[Feed]) -> Reader:
 def context(items: list[Feed], target: str = "cpu-vnni") -> Context:
     """A context that learns from `items`, on one thread."""
     return Context(
-        reader(items), TARGETS[target], SessionConfig(threads=1), shapes={k: v.shape for k, v in items[0].items()}
+        reader(items),
+        TARGETS[target],
+        SessionConfig(threads=1),
+        shapes={k: v.shape for k, v in items[0].items()},
+        feed=items[0],
     )
 
 

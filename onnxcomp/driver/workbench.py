@@ -136,6 +136,7 @@ def prepare(source: ModelSource, options: Options, gates: Gates) -> Workbench:
         target=target,
         session=config,
         shapes=shapes_of(feed),
+        feed=feed,
         only=options.only,
         exclude=options.exclude,
         seed=options.seed,

@@ -16,7 +16,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 import onnx_ir as ir
 
-from onnxcomp.calibration.readers import Reader
+from onnxcomp.calibration.readers import Feed, Reader
 from onnxcomp.ops.targets import Target
 from onnxcomp.report.structures import FusionAudit, Record, Skip
 from onnxcomp.runtime.session import SessionConfig
@@ -38,6 +38,7 @@ class Context:
         target: Facts of the machine that the result is for.
         session: How sessions are opened on this machine.
         shapes: Concrete input shapes of a typical call, for costs.
+        feed: A typical call.
         only: Globs of node names or operator types; empty means all.
         exclude: Globs of node names or operator types to leave alone.
     """
@@ -46,6 +47,7 @@ class Context:
     target: Target
     session: SessionConfig
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    feed: Feed = field(default_factory=dict)
     only: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     seed: int = 0

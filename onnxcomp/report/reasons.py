@@ -28,6 +28,10 @@ class Reason(StrEnum):
     SHARED = "shared"
     GRAPH_OUTPUT = "graph-output"
     OPSET = "opset"
+    LOCKED = "locked"
+    ALIGNMENT = "alignment"
+    NOT_NEEDED = "not-needed"
+    NOT_PROVED = "not-proved"
 
 
 DESCRIPTIONS: dict[Reason, str] = {
@@ -51,4 +55,8 @@ DESCRIPTIONS: dict[Reason, str] = {
     Reason.SHARED: "The tensor is used in another place too, where the change would not be right.",
     Reason.GRAPH_OUTPUT: "The value is an output of the model, which must not change.",
     Reason.OPSET: "The model's opset is too old for this change and could not be lifted (the sentence says why).",
+    Reason.LOCKED: "An operator needs these channels as they are (the sentence names it).",
+    Reason.ALIGNMENT: "Fewer channels would not suit the fast kernels of the target.",
+    Reason.NOT_PROVED: "With these channels cut the model did not compute what it should, so they stay.",
+    Reason.NOT_NEEDED: "The budget is met without cutting these channels.",
 }

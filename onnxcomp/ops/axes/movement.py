@@ -13,7 +13,19 @@ from math import prod
 import numpy as np
 
 from onnxcomp.ops.attributes import constant, int_attribute, ints_attribute, string_attribute
-from onnxcomp.ops.axes.relations import Fresh, Moved, Pads, Parts, Picks, Relation, Sizes, Unsupported, View, Window, rule
+from onnxcomp.ops.axes.relations import (
+    Fresh,
+    Moved,
+    Pads,
+    Parts,
+    Picks,
+    Relation,
+    Sizes,
+    Unsupported,
+    View,
+    Window,
+    rule,
+)
 
 NOTHING = -1
 """Label of an element that no channel owns: padding."""
@@ -147,8 +159,9 @@ def _pad(n: View, axis: int) -> list[np.ndarray]:
         if before == behind == 0:
             return [labels]
         raise Unsupported("channels cropped, or padded with their neighbours")
-    return [np.pad(labels, [(before, behind) if a == axis else (0, 0) for a in range(labels.ndim)],
-                   constant_values=NOTHING)]
+    return [
+        np.pad(labels, [(before, behind) if a == axis else (0, 0) for a in range(labels.ndim)], constant_values=NOTHING)
+    ]
 
 
 def _pad_axes(n: View) -> list[int]:

@@ -130,5 +130,3 @@ def _origin(value: ir.Value | None) -> tuple[ir.Value | None, bool]:
 
 def _free(analysis: Analysis) -> int:
     return int((analysis.structure.cell >= 0).sum())
-
-

@@ -277,7 +277,9 @@ class _Engine:
 
     def _set(self, value: ir.Value, axis: int, atoms: np.ndarray) -> None:
         if self.shape_of(value)[axis] != len(atoms):
-            raise Unsupported(f"axis {axis} of {value.name} has {self.shape_of(value)[axis]} positions, not {len(atoms)}")
+            raise Unsupported(
+                f"axis {axis} of {value.name} has {self.shape_of(value)[axis]} positions, not {len(atoms)}"
+            )
         self._whole(value, axis)
         self.found.axes[value][axis] = atoms
 

@@ -43,9 +43,7 @@ class Equivalence:
     changed: bool = True
 
 
-def check(
-    model: ir.Model, analysis: Analysis, keep: Keep, feeds: Sequence[Feed], config: SessionConfig
-) -> Equivalence:
+def check(model: ir.Model, analysis: Analysis, keep: Keep, feeds: Sequence[Feed], config: SessionConfig) -> Equivalence:
     """Compares the pruned with the masked model on each feed, cells that are only approximate left whole.
 
     Args:
@@ -53,7 +51,11 @@ def check(
         keep: Cell → classes that stay.
         feeds: Of different batch sizes, best.
     """
-    exact = {name: classes for name, classes in keep.items() if analysis.structure.cells[analysis.structure.index[name]].exact}
+    exact = {
+        name: classes
+        for name, classes in keep.items()
+        if analysis.structure.cells[analysis.structure.index[name]].exact
+    }
     try:
         pruned, kept = rewrite(model, analysis, exact)
         reference = masked(model, analysis, kept)

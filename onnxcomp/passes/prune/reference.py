@@ -47,9 +47,7 @@ def _maskable(contraction: Contraction) -> Slot:
     return next((s for s in contraction.slots if constant(s.value) is not None), contraction.slots[0])
 
 
-def _mask(
-    model: ir.Model, node: ir.Node, original: ir.Node, slot: Slot, held: np.ndarray, analysis: Analysis
-) -> None:
+def _mask(model: ir.Model, node: ir.Node, original: ir.Node, slot: Slot, held: np.ndarray, analysis: Analysis) -> None:
     index = next(i for i, v in enumerate(original.inputs) if v is slot.value)
     value = node.inputs[index]
     array = constant(value)  # along another axis it may be masked already

@@ -1,0 +1,119 @@
+"""How many channels of each cell go: ranking, allowed counts, budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcomp.passes.base import Context
+from onnxcomp.passes.prune import costs
+from onnxcomp.passes.prune.alignment import allowed_counts, rounded
+from onnxcomp.passes.prune.analysis import Analysis
+from onnxcomp.passes.prune.budget import CellCurve, select
+from onnxcomp.passes.prune.cells import Cell
+from onnxcomp.passes.prune.config import PruneConfig
+from onnxcomp.passes.prune.obs import Removal
+from onnxcomp.passes.prune.ranking import ranked
+from onnxcomp.passes.selection import unselected
+from onnxcomp.report.reasons import Reason
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is removed.
+
+    Args:
+        removals: Order and losses of each cell.
+        counts: Classes that each cell keeps.
+        held: Cells that may not be cut, with the reason.
+        sentence: Budget and prediction in words.
+        measured: Latencies that were measured for it.
+    """
+
+    removals: Mapping[str, Removal]
+    counts: Mapping[str, int]
+    held: Mapping[str, Reason]
+    sentence: str
+    measured: dict[str, float] = field(default_factory=dict)
+
+    def keep(self, without: frozenset[str] = frozenset()) -> dict[str, np.ndarray]:
+        """Cell → classes that stay, ascending, for the cells that lose some and are not among `without`."""
+        return {
+            name: np.sort(removal.order[len(removal.order) - self.counts[name] :])
+            for name, removal in self.removals.items()
+            if self.counts[name] < len(removal.order) and name not in without
+        }
+
+
+def choose(model: ir.Model, analysis: Analysis, config: PruneConfig, ctx: Context) -> Choice:
+    """Ranks the channels of all cells and spends the budget."""
+    importance = config.ranking(ctx.calibration is not None)
+    removals = ranked(model, analysis, importance, ctx)
+    held = _held(model, analysis, ctx)
+    unit = ctx.target.channel_multiple if config.round_to == "auto" else config.round_to
+    curves = [
+        _curve(cell, index, analysis, config, unit, removals[cell.name], cell.name in held)
+        for index, cell in enumerate(analysis.structure.cells)
+    ]
+    for curve in curves:
+        if len(curve.allowed) == 1 and curve.allowed[0] == curve.size:
+            held.setdefault(curve.name, Reason.ALIGNMENT)
+    budget = config.budget()
+    models = {
+        "macs": lambda: costs.multiplications(model, analysis, ctx.shapes),
+        "params": lambda: costs.parameters(model, analysis.structure),
+    }
+    model_of = models.get(budget.kind)
+    selection = select(curves, budget, config.scope, model_of() if model_of else None)
+    return Choice(removals, selection.keep, held, selection.sentence)
+
+
+def _held(model: ir.Model, analysis: Analysis, ctx: Context) -> dict[str, Reason]:
+    """Cells that the user leaves out: one of their nodes is excluded, or a maker is not among the selected ones."""
+    excluded = unselected(model, (), ctx.exclude)
+    left = unselected(model, ctx.only, ())
+    result = {}
+    for cell in analysis.structure.cells:
+        if excluded & {*cell.producers, *cell.consumers}:
+            result[cell.name] = Reason.EXCLUDED
+        elif left & set(cell.producers):
+            result[cell.name] = Reason.NOT_SELECTED
+    return result
+
+
+def _curve(
+    cell: Cell, index: int, analysis: Analysis, config: PruneConfig, unit: int, removal: Removal, held: bool
+) -> CellCurve:
+    each = _channels_per_class(analysis, index)
+    allowed = (cell.size,) if held else allowed_counts(cell.size, unit, each, config.max_ratio)
+    pattern = next((p for p in config.ratios if any(fnmatchcase(n, p) for n in cell.producers)), None)
+    if pattern is not None and not held:
+        wanted = cell.size - int(cell.size * config.ratios[pattern] + 1e-9)
+        allowed = (rounded(max(1, wanted), allowed),)
+    return CellCurve(cell.name, cell.size, removal.loss, allowed, key=_key(cell, index, analysis))
+
+
+def _channels_per_class(analysis: Analysis, cell: int) -> int:
+    """Channels of a class on the weights that make it (on those that read it, if none does)."""
+    found: dict[bool, list[int]] = {True: [], False: []}
+    for value, uses in analysis.weights.items():
+        for _, contracted, axis in uses:
+            held = costs.cells_on(analysis.structure, analysis.structure.atoms.axes[value][axis])
+            found[contracted] += [each for c, each in (held.parts if held else ()) if c == cell]
+    return min(found[False] or found[True] or [1])
+
+
+def _key(cell: Cell, index: int, analysis: Analysis) -> str:
+    """Equal for cells that lie on weights of equal shapes in the same way."""
+    lies = []
+    for value, uses in analysis.weights.items():
+        for _, contracted, axis in uses:
+            held = costs.cells_on(analysis.structure, analysis.structure.atoms.axes[value][axis])
+            if held is not None and any(c == index for c, _ in held.parts):
+                shape = None if value.const_value is None else value.const_value.shape.numpy()
+                lies.append((str(shape), axis, contracted))
+    return repr((cell.size, sorted(lies)))

@@ -1,0 +1,206 @@
+"""The pass: channels out, shapes fixed, the rest refitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcomp import __version__
+from onnxcomp.errors import PlanError, UsageError
+from onnxcomp.model.fingerprint import structure_sha256
+from onnxcomp.passes.base import Context, Evidence, Plan, Proof
+from onnxcomp.passes.prune import costs
+from onnxcomp.passes.prune.analysis import Analysis, analyse
+from onnxcomp.passes.prune.choice import Choice, choose
+from onnxcomp.passes.prune.config import PruneConfig
+from onnxcomp.passes.prune.equivalence import Equivalence, check
+from onnxcomp.passes.prune.plan import CellPlan, PrunePlan
+from onnxcomp.passes.prune.refit import refit
+from onnxcomp.passes.prune.relax import relaxed
+from onnxcomp.passes.prune.rewrite import rewrite
+from onnxcomp.passes.prune.sizes import doubled
+from onnxcomp.passes.prune.skips import skips
+from onnxcomp.report.reasons import DESCRIPTIONS, Reason
+
+MAX_CULPRITS = 8
+"""Cells that are locked because the proof failed with them, before the whole plan is given up."""
+
+
+class Prune:
+    """Removes channels from any graph; what is left computes what the original computes with those channels masked,
+    and is then refitted to the original's activations."""
+
+    name = "prune"
+    needs_calibration = False
+
+    def __init__(self, config: PruneConfig | None = None) -> None:
+        self.config = config or PruneConfig()
+        self._known: _Known | None = None
+
+    def plan(self, model: ir.Model, ctx: Context) -> PrunePlan:
+        """Finds the cells, ranks their channels, spends the budget, and proves the outcome.
+
+        Raises:
+            UsageError: Something was asked for that needs calibration feeds.
+        """
+        has_data = ctx.calibration is not None
+        if self.config.needs_data() and not has_data:
+            raise UsageError(
+                f"importance {self.config.importance} and refit {self.config.refit} need calibration data",
+                hint="give some with --calibration data.npz (or images:DIR, a folder of .npz, random:64)",
+            )
+        analysis = self._analysis(model, ctx)
+        choice = choose(model, analysis, self.config, ctx)
+        culprits: dict[str, Reason] = {}
+        while True:
+            keep = choice.keep(frozenset(culprits))
+            found = self._culprit(model, analysis, keep, ctx)
+            if found is None or len(culprits) == MAX_CULPRITS:
+                break
+            culprits[found] = Reason.NOT_PROVED
+        if found is not None:
+            keep = {}
+        header = Plan(
+            pass_name=self.name, version=__version__, source_sha256=structure_sha256(model), target=ctx.target.name
+        )
+        held = {**choice.held, **culprits}
+        counts = np.array([len(keep.get(c.name, range(c.size))) for c in analysis.structure.cells], np.int64)
+        multiplications = costs.multiplications(model, analysis, ctx.shapes)
+        parameters = costs.parameters(model, analysis.structure)
+        return PrunePlan(
+            **header.model_dump() | {"skips": tuple(skips(model, analysis, held))},
+            cells=tuple(_cells(analysis, choice, keep, held)),
+            importance=self.config.ranking(has_data),
+            refit=self.config.refitting(has_data),
+            budget=choice.sentence,
+            macs=_share(multiplications, counts),
+            params=_share(parameters, counts),
+            measured=choice.measured,
+        )
+
+    def apply(self, model: ir.Model, plan: PrunePlan, ctx: Context) -> ir.Model:
+        """Removes what the plan does not keep, and refits the rest on the calibration feeds.
+
+        Raises:
+            PlanError: The plan was made for another model.
+        """
+        analysis = self._analysis(model, ctx)
+        check_plan(plan, analysis, model)
+        pruned, kept = rewrite(model, analysis, plan.keep())
+        if plan.refit == "none" or ctx.calibration is None or not kept:
+            return pruned
+        outcome = refit(
+            model,
+            pruned,
+            kept,
+            ctx.calibration,
+            ctx.session,
+            progress=lambda done, total: ctx.progress("refitting", done, total),
+        )
+        self._refitted = outcome.sentence
+        return outcome.model
+
+    def prove(self, before: ir.Model, after: ir.Model, plan: PrunePlan, ctx: Context) -> Proof:
+        """The mask equivalence of what was removed, on the typical feed and on a larger batch."""
+        analysis = self._analysis(before, ctx)
+        found = self._check(before, analysis, plan.keep(), ctx)
+        if found.complaint is not None:
+            return Proof(passed=False, sentences=(f"mask equivalence: {found.complaint}",))
+        return Proof(passed=True, sentences=tuple(_summary(plan, found, self._refitted)))
+
+    def relax(self, plan: PrunePlan, evidence: Evidence[PrunePlan]) -> PrunePlan | None:
+        """The plan with the cells that cost most (fidelity) or gain least (latency) whole again."""
+        return relaxed(plan, evidence)
+
+    _refitted = ""
+
+    def _analysis(self, model: ir.Model, ctx: Context) -> Analysis:
+        """Of this model, made once."""
+        if self._known is None or self._known.model is not model:
+            self._known = _Known(model, analyse(model, ctx.feed, ctx.session))
+        return self._known.analysis
+
+    def _check(self, model: ir.Model, analysis: Analysis, keep: Mapping[str, np.ndarray], ctx: Context) -> Equivalence:
+        feeds = [ctx.feed, doubled(model, ctx.feed, every=False)]
+        return check(model, analysis, keep, feeds, replace(ctx.session, optimization="basic"))
+
+    def _culprit(self, model: ir.Model, analysis: Analysis, keep: Mapping[str, np.ndarray], ctx: Context) -> str | None:
+        """The cell with which the proof fails, found by halving; None where it holds."""
+        names = list(keep)
+        if not names or self._check(model, analysis, keep, ctx).complaint is None:
+            return None
+        while len(names) > 1:
+            half = names[: len(names) // 2]
+            failed = self._check(model, analysis, {n: keep[n] for n in half}, ctx).complaint is not None
+            names = half if failed else names[len(names) // 2 :]
+        return names[0]
+
+
+@dataclass(frozen=True)
+class _Known:
+    model: ir.Model
+    analysis: Analysis
+
+
+def check_plan(plan: PrunePlan, analysis: Analysis, model: ir.Model) -> None:
+    """Every cell of the plan is there, with its size.
+
+    Raises:
+        PlanError: It is not.
+    """
+    if plan.source_sha256 != structure_sha256(model):
+        raise PlanError("the plan was made for another model", hint="make a new one with --dry-run")
+    sizes = {cell.name: cell.size for cell in analysis.structure.cells}
+    for cell in plan.cells:
+        if sizes.get(cell.name) != cell.size:
+            raise PlanError(
+                f"the plan's cell {cell.name!r} of {cell.size} does not exist in this model",
+                hint="make a new plan with --dry-run",
+            )
+
+
+def _cells(
+    analysis: Analysis, choice: Choice, keep: Mapping[str, np.ndarray], held: Mapping[str, Reason]
+) -> list[CellPlan]:
+    result = []
+    for cell in analysis.structure.cells:
+        removal, kept = choice.removals[cell.name], keep.get(cell.name)
+        why = "" if kept is not None else DESCRIPTIONS[held.get(cell.name, Reason.NOT_NEEDED)]
+        result.append(
+            CellPlan(
+                name=cell.name,
+                size=cell.size,
+                keep=tuple(range(cell.size)) if kept is None else tuple(int(k) for k in kept),
+                exact=cell.exact,
+                loss=0.0 if kept is None else float(removal.loss[cell.size - len(kept)]),
+                order=tuple(int(k) for k in removal.order),
+                producers=cell.producers,
+                consumers=cell.consumers,
+                coupled_by=cell.coupled_by,
+                why=why,
+            )
+        )
+    return result
+
+
+def _share(model: costs.CostModel, counts: np.ndarray) -> float | None:
+    total = model.total(model.sizes)
+    return model.total(counts) / total if total else None
+
+
+def _summary(plan: PrunePlan, found: Equivalence, refitted: str) -> list[str]:
+    cut = [cell for cell in plan.cells if cell.cut]
+    gone, all_of = sum(c.size - len(c.keep) for c in cut), sum(c.size for c in plan.cells)
+    approximate = sum(not cell.exact for cell in cut)
+    sentences = [f"{gone} of {all_of} channels removed in {len(cut)} of {len(plan.cells)} cells"]
+    if plan.macs is not None and plan.params is not None:
+        sentences.append(f"predicted: {plan.macs:.1%} of the MACs and {plan.params:.1%} of the parameters remain")
+    sentences.append(f"mask equivalence holds: largest difference {found.difference:.2g} of what is allowed")
+    if not found.changed and len(cut) > approximate:
+        sentences.append("masking the removed channels changed no output: they did not matter on these feeds")
+    if approximate:
+        sentences.append(f"{approximate} cells lie under a norm over channels: not masked, only run")
+    return sentences + ([refitted] if refitted else [])

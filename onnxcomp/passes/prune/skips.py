@@ -1,0 +1,62 @@
+"""Why channels stay: for each node with a weight, the operator that holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from onnxcomp.ops.attributes import qualified
+from onnxcomp.passes.prune.analysis import WEIGHTED, Analysis
+from onnxcomp.report.reasons import DESCRIPTIONS, Reason
+from onnxcomp.report.structures import Skip
+
+
+def skips(model: ir.Model, analysis: Analysis, held: Mapping[str, Reason]) -> list[Skip]:
+    """One for each node with a weight whose outputs can't be cut.
+
+    Args:
+        held: Cells that may not be cut, with the reason.
+    """
+    makers = {name for cell in analysis.structure.cells if cell.name not in held for name in cell.producers}
+    excluded = {
+        name: held[cell.name] for cell in analysis.structure.cells if cell.name in held for name in cell.producers
+    }
+    result = []
+    for node in model.graph.all_nodes():
+        name = node.name or ""
+        if qualified(node) not in WEIGHTED or name in makers:
+            continue
+        if node.graph is not model.graph:
+            code, sentence = Reason.INSIDE_SUBGRAPH, DESCRIPTIONS[Reason.INSIDE_SUBGRAPH]
+        elif name in excluded:
+            code, sentence = excluded[name], DESCRIPTIONS[excluded[name]]
+        else:
+            code, sentence = _why(node, analysis)
+        result.append(Skip(node=name, op_type=node.op_type, code=code, sentence=sentence))
+    return result
+
+
+def _why(node: ir.Node, analysis: Analysis) -> tuple[Reason, str]:
+    """The first lock on the channels that the node makes."""
+    structure = analysis.structure
+    unsupported = structure.atoms.unsupported.get(node.name or "")
+    if unsupported is not None:
+        return Reason.UNSUPPORTED_FORM, f"{unsupported.op_type}: {unsupported.sentence}"
+    mine = [
+        structure.atoms.axes[value][axis]
+        for value, uses in analysis.weights.items()
+        for user, contracted, axis in uses
+        if user == node.name and not contracted
+    ]
+    for atoms in mine:
+        lock = structure.lock_of(atoms)
+        if lock is not None:
+            code = Reason.LOCKED if lock.node else Reason.GRAPH_OUTPUT
+            by = f"{lock.op_type} {lock.node}: " if lock.node else ""
+            if lock.node in structure.atoms.unsupported:
+                code = Reason.UNKNOWN_OPERATOR
+            return code, f"its outputs can't be cut: {by}{lock.sentence}"
+    if not mine:
+        return Reason.NOT_CONSTANT, "it holds no constant weight, or none whose channels are tracked"
+    return Reason.LOCKED, "a single channel, or channels that stand in different places, is nothing to choose from"
