@@ -16,6 +16,7 @@ EXAMPLES = examples(
     "optimize m.onnx --calibration 'images:photos?mean=imagenet&n=256'",
     "optimize m.onnx --calibration a.npz --eval b.npz --max-drop 0.005",
     "optimize m.onnx --calibration data/ --goal size --report report.md",
+    "optimize m.onnx --calibration data/ --prune auto",
     "optimize m.onnx    # no data: simplify only, proved on random feeds",
 )
 
@@ -27,6 +28,7 @@ EXAMPLES = examples(
 @options.goal
 @options.selecting
 @options.recipe
+@options.prune
 @options.portable
 @options.running
 @options.fix_shape

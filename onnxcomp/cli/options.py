@@ -15,6 +15,12 @@ from onnxcomp.errors import UsageError
 Function = TypeVar("Function", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
+
+def group(panel: str) -> Callable[..., Callable[[Function], Function]]:
+    """Makes options that help shows under one heading."""
+    return partial(click.option, panel=panel)
+
+
 _data = partial(click.option, panel="Data")
 _gate = partial(click.option, panel="Gates")
 _change = partial(click.option, panel="What may change")
@@ -67,6 +73,18 @@ selecting = _stack(
     _change("--exclude", multiple=True, metavar="PATTERN", help="Leave these nodes or operator types alone (globs)."),
 )
 """--only, --exclude."""
+
+planning = _stack(
+    _change("--plan", type=PATH, metavar="FILE.json", help="Replay a plan; the budget and ranking in it hold."),
+    _change("--dry-run", is_flag=True, help="Plan only; --format json prints the plan, which can be edited."),
+)
+"""--plan, --dry-run."""
+
+prune = _change(
+    "--prune",
+    metavar="K|auto",
+    help="Prune channels first: share of the MACs that may remain, or the largest cut that passes the gates.",
+)
 
 portable = _change(
     "--portable", is_flag=True, help="Only standard ONNX operators in the result; so far it never holds others."
@@ -157,8 +175,13 @@ def parse_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def planned(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `planning`, as arguments of a job."""
+    return {"plan": values["plan"], "dry_run": values["dry_run"]}
+
+
 AS_THEY_ARE = (
-    *("calibration", "metric", "max_drop", "min_cosine", "goal", "recipe", "only", "exclude", "portable"),
+    *("calibration", "metric", "max_drop", "min_cosine", "goal", "recipe", "prune", "only", "exclude", "portable"),
     *("target", "ep", "threads", "seed", "time_limit", "custom_ops", "fix_shape"),
 )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxcomp.cli import options
 from onnxcomp.cli.console import progress
-from onnxcomp.cli.show import check_reports, show
+from onnxcomp.cli.show import check_reports, show, show_plan
 from onnxcomp.errors import WriteError
 from onnxcomp.report.text import encodable
 
@@ -24,14 +24,19 @@ def produce(verb: str, model: Path, output: Path | None, force: bool, values: di
         verb: Name of the function in `onnxcomp.driver.jobs`, imported when everything that can be refused was.
         values: Parsed options; `more`: the verb's own arguments.
     """
-    path = output_path(model, output, force)
+    dry_run = bool(more.get("dry_run"))
+    path = output_path(model, output, force or (dry_run and output is None))
     check_reports(values)
     shared = options.shared(values)
     job = getattr(import_module("onnxcomp.driver.jobs"), verb)
     with progress(values) as callback:
         result = job(model, **more, **shared, progress=callback)
-        report = save(result, path, force)
-    show(report, values)
+        if not dry_run:
+            report = save(result, path, force)
+    if dry_run:
+        show_plan(result, output, values)
+    else:
+        show(report, values)
 
 
 def output_path(model: Path, output: Path | None, force: bool) -> Path:

@@ -30,10 +30,11 @@ EXAMPLES = examples(
     help="How activation ranges are chosen.",
     panel="What may change",
 )
+@options.planning
 @options.selecting
 @options.running
 @options.writing
 @options.reporting
 def quantize(model: Path, output: Path | None, force: bool, **values: Any) -> None:
     """Static INT8: every node that has an integer kernel, with ranges from calibration feeds."""
-    produce("quantize", model, output, force, values, ranges=values["ranges"])
+    produce("quantize", model, output, force, values, ranges=values["ranges"], **options.planned(values))

@@ -12,6 +12,7 @@ from onnxcomp.cli.console import console
 from onnxcomp.errors import UsageError, WriteError
 
 if TYPE_CHECKING:
+    from onnxcomp.driver.result import Result
     from onnxcomp.report.structures import Benchmark, Report
 
 
@@ -23,15 +24,28 @@ def show(report: Report, values: Mapping[str, Any]) -> None:
         write_report(report, path)
     no_color, kind, quiet = values["no_color"], values["format_"], values["quiet"]
     err = console(stderr=True, no_color=no_color)
-    if kind != "table":
+    if kind in FORMATS:
         write_stdout(FORMATS[kind](report))
-    elif not quiet:
+    elif kind == "table" and not quiet:
         _print(render(report, verbose=bool(values["verbose"])), no_color)
     if not quiet:
         warnings = [n for n in report.notes if n.level == "warning"]
         if warnings and (kind != "table" or not _one_place()):
             err.print(note_lines(warnings))
         err.print(verdict_line(report), soft_wrap=True)
+
+
+def show_plan(result: Result, output: Path | None, values: Mapping[str, Any]) -> None:
+    """What a dry run found: the plan itself with -o or as JSON, else the table of what it would do."""
+    assert result.plan is not None
+    text = result.plan.model_dump_json(indent=1) + "\n"
+    if output is not None:
+        output.write_text(text, encoding="utf-8")
+    report = result.report if output is None else result.report.model_copy(update={"result_path": str(output)})
+    if values["format_"] == "json" and output is None:
+        write_stdout(text)
+        values = {**values, "format_": "none"}
+    show(report, values)
 
 
 def show_benchmark(result: Benchmark, values: Mapping[str, Any]) -> None:

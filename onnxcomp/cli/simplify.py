@@ -21,6 +21,7 @@ EXAMPLES = examples(
 @click.command(epilog=EXAMPLES)
 @click.argument("model", type=options.PATH)
 @options.judging
+@options.planning
 @options.selecting
 @options.running
 @options.fix_shape
@@ -28,4 +29,4 @@ EXAMPLES = examples(
 @options.reporting
 def simplify(model: Path, output: Path | None, force: bool, **values: Any) -> None:
     """Rewrite MODEL exactly: constants, shape arithmetic, batch norms and pads folded; what does nothing removed."""
-    produce("simplify", model, output, force, values)
+    produce("simplify", model, output, force, values, **options.planned(values))

@@ -17,6 +17,8 @@ from onnxcomp.model.load import LoadedModel
 from onnxcomp.report.structures import Report, StepReport, StepStatus, Verdict
 
 FINAL_SECONDS = 4.0
+LEARNING = frozenset({"prune", "quantize"})
+"""Passes that learn from calibration feeds where there are some."""
 
 
 def conclude(bench: Workbench, recipe: str, done: list[StepResult], steps: Sequence[StepReport]) -> Result:
@@ -27,7 +29,7 @@ def conclude(bench: Workbench, recipe: str, done: list[StepResult], steps: Seque
         judgement = bench.judge.judge(current)
         timing = versus(bench, bench.loaded.model, current, FINAL_SECONDS)
         names = [step.report.name for step in done]
-        learned = bench.calibration_facts if "quantize" in names else None
+        learned = bench.calibration_facts if LEARNING & set(names) else None
         result = Subject.in_memory(with_provenance(current, bench.loaded.sha256, recipe, names, learned))
         shrink = bench.loaded.bytes / result.size
         kept, reason = decide(timing, shrink, bench.options.goal, exact=False, measurable=bench.target_is_host)

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+from pydantic import ValidationError
 
 from onnxcomp.driver.conclusion import FINAL_SECONDS, conclude, unproved
+from onnxcomp.driver.largest import largest_cut
 from onnxcomp.driver.latency import measure
 from onnxcomp.driver.options import Options
 from onnxcomp.driver.reporting import Measured, Subject, fill
 from onnxcomp.driver.result import Result
-from onnxcomp.driver.single import CALIBRATION_HINT, run_single
-from onnxcomp.driver.steps import EXACT, StepResult, batch_cosine, run_step
+from onnxcomp.driver.single import CALIBRATION_HINT, PlanSource, run_single
+from onnxcomp.driver.steps import CHANNELS, EXACT, StepResult, batch_cosine, run_step
 from onnxcomp.driver.trial import NotRunnable
 from onnxcomp.driver.workbench import Workbench, prepare
 from onnxcomp.errors import GateError, ModelError, UsageError
 from onnxcomp.evaluate.gates import Gates
 from onnxcomp.evaluate.proof import check_batches, check_structure
 from onnxcomp.model.load import LoadedModel, ModelSource, load
-from onnxcomp.passes.base import Pass, Plan
+from onnxcomp.passes.base import Pass
+from onnxcomp.passes.prune.config import PruneConfig
+from onnxcomp.passes.prune.prune import Prune
 from onnxcomp.passes.quantize.quantize import Quantize, QuantizeConfig
 from onnxcomp.passes.quantize.ranges import Method
 from onnxcomp.passes.simplify.simplify import Simplify, SimplifyConfig
-from onnxcomp.recipe import load_recipe
+from onnxcomp.recipe import Recipe, Step, load_recipe
 from onnxcomp.report.structures import Benchmark, Report, StepReport, StepStatus, Verdict
 from onnxcomp.runtime.child import probe
 from onnxcomp.runtime.library import version as ort_version
@@ -66,13 +70,18 @@ def optimize(
         return unproved(load(model, ort_version=ort_version()), chosen, error)
     bench.judge.gates = _default_gates(gates, bench)
     current, done, steps = bench.canonical, list[StepResult](), list[StepReport]()
-    for config in recipe.step:
+    for config in _with_pruning(recipe, chosen.prune):
         step = _pass(config)
         if step.needs_calibration and bench.calibration is None:
             why = f"needs calibration data: {CALIBRATION_HINT}"
             steps.append(StepReport(name=step.name, status=StepStatus.NOTHING_TO_DO, why=why))
             continue
-        result = run_step(step, current, bench, exact=step.name in EXACT)
+        if step.name in CHANNELS and not done:
+            current = bench.folded
+        if isinstance(step, Prune) and chosen.prune == "auto":
+            result = largest_cut(step, current, bench)
+        else:
+            result = run_step(step, current, bench, exact=step.name in EXACT)
         steps.append(result.report)
         if result.report.status is StepStatus.KEPT:
             done.append(result)
@@ -85,14 +94,15 @@ def simplify(
     calibration: object | None = None,
     eval: object | None = None,
     *,
-    plan: Plan | None = None,
+    plan: PlanSource = None,
+    dry_run: bool = False,
     **options: Any,
 ) -> Result:
     """Exact rewrites: constants, shape arithmetic, batch norms and pads folded; what does nothing removed.
 
-    Args and raises: as `optimize`; `plan` replays one.
+    Args and raises: as `optimize`; `plan` replays one, `dry_run` only makes one.
     """
-    return run_single(Simplify(SimplifyConfig()), model, _options(calibration, eval, options), plan)
+    return run_single(Simplify(), model, _options(calibration, eval, options), plan, dry_run=dry_run)
 
 
 def quantize(
@@ -101,18 +111,75 @@ def quantize(
     eval: object | None = None,
     *,
     ranges: Method = "mse",
-    plan: Plan | None = None,
+    plan: PlanSource = None,
+    dry_run: bool = False,
     **options: Any,
 ) -> Result:
     """Static INT8 with the numbers that you gave; the model is simplified first.
 
     Args:
         ranges: How activation ranges are chosen.
-        plan: Replay this plan; needs no calibration data.
+        plan: Replay this plan (or the plan in this file); needs no calibration data.
+        dry_run: Plan only; `Result.plan` holds it.
 
     Other args and raises: as `optimize`.
     """
-    return run_single(Quantize(QuantizeConfig(ranges=ranges)), model, _options(calibration, eval, options), plan)
+    step = Quantize(QuantizeConfig(ranges=ranges))
+    return run_single(step, model, _options(calibration, eval, options), plan, dry_run=dry_run)
+
+
+def prune(
+    model: ModelSource,
+    calibration: object | None = None,
+    eval: object | None = None,
+    *,
+    ratio: float | None = None,
+    macs: float | None = None,
+    params: float | None = None,
+    latency: float | str | None = None,
+    importance: str = "auto",
+    scope: str = "global",
+    refit: str = "auto",
+    round_to: int | str = "auto",
+    max_ratio: float | None = None,
+    ratios: Mapping[str, float] | None = None,
+    plan: PlanSource = None,
+    dry_run: bool = False,
+    **options: Any,
+) -> Result:
+    """Removes channels with everything that depends on them, and refits the weights that stay.
+
+    Args:
+        ratio: Share of the channels to remove.
+        macs, params: Share of the multiply-accumulates or parameters that may remain.
+        latency: Share of the latency that may remain, or milliseconds as "8ms"; a result that is not faster is refused.
+        importance: auto, l1, l2, bn, fpgm, activation, wanda or obs.
+        scope: global, uniform or isomorphic.
+        refit: auto, least-squares or none.
+        round_to: Kept channels are multiples of it; auto: what the target's kernels want.
+        max_ratio: Largest share of one cell's channels that may go.
+        ratios: Share to remove by glob of node names.
+        plan: Replay this plan (or the plan in this file); the numbers above then mean nothing.
+        dry_run: Plan only; `Result.plan` holds it.
+
+    Other args and raises: as `optimize`.
+    """
+    values = {
+        "ratio": ratio,
+        "macs": macs,
+        "params": params,
+        "latency": latency,
+        "importance": importance,
+        "scope": scope,
+        "refit": refit,
+        "round_to": round_to,
+        "max_ratio": max_ratio,
+        "ratios": dict(ratios or {}),
+    }
+    config = _config(values)
+    chosen = _options(calibration, eval, options)
+    faster = latency is not None and plan is None
+    return run_single(Prune(config), model, chosen, plan, dry_run=dry_run, must_be_faster=faster)
 
 
 def verify(model: ModelSource, against: ModelSource, eval: object | None = None, **options: Any) -> Report:
@@ -200,8 +267,48 @@ def _default_gates(gates: Gates, bench: Workbench) -> Gates:
     return Gates(max_drop=DEFAULT_MAX_DROP) if labelled else Gates(min_cosine=DEFAULT_MIN_COSINE)
 
 
-def _pass(config: SimplifyConfig | QuantizeConfig) -> Pass[Any]:
-    return Simplify(config) if isinstance(config, SimplifyConfig) else Quantize(config)
+def _pass(config: Step) -> Pass[Any]:
+    return PASSES[type(config)](config)
+
+
+PASSES: dict[type[Any], Callable[[Any], Pass[Any]]] = {
+    SimplifyConfig: Simplify,
+    PruneConfig: Prune,
+    QuantizeConfig: Quantize,
+}
+
+
+def _config(values: Mapping[str, Any]) -> PruneConfig:
+    """Checked options of pruning.
+
+    Raises:
+        UsageError: A value is out of its range; names the option.
+    """
+    try:
+        return PruneConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = f"--{str(first['loc'][0]).replace('_', '-')}: " if first["loc"] else ""
+        raise UsageError(where + first["msg"].lower().removeprefix("value error, ")) from error
+
+
+def _with_pruning(recipe: Recipe, wanted: float | str | None) -> tuple[Step, ...]:
+    """The recipe's steps, pruning before them if it was asked for.
+
+    Raises:
+        UsageError: The recipe prunes already, or the value is neither a share nor "auto".
+    """
+    if wanted is None:
+        return recipe.step
+    if any(isinstance(step, PruneConfig) for step in recipe.step):
+        raise UsageError("--prune, and the recipe prunes too", hint="leave one of them out")
+    try:
+        share = 0.5 if wanted == "auto" else float(wanted)
+    except ValueError:
+        share = -1.0
+    if not 0 < share < 1:
+        raise UsageError(f"--prune {wanted}: a share of the MACs between 0 and 1 that may remain, or auto")
+    return (_config({"macs": share}), *recipe.step)
 
 
 def _options(calibration: object | None, eval: object | None, options: Mapping[str, Any]) -> Options:

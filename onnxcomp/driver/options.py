@@ -30,6 +30,8 @@ class Options:
         only: Globs of node names or operator types to touch; `exclude`: to leave alone.
         shape: Sizes of dynamic inputs, by input name or symbol; `fix_shape` makes them static in the result.
         recipe: Path of a recipe; None: the default one.
+        prune: Share of the multiply-accumulates that `optimize` may leave by pruning channels, or "auto": the largest
+            cut that passes the gates. None: channels stay.
         portable: Only standard operators in the result.
         threads: Intra-op threads; 0: the physical cores.
         seed: For random feeds.
@@ -51,6 +53,7 @@ class Options:
     shape: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     fix_shape: bool = False
     recipe: str | os.PathLike[str] | None = None
+    prune: float | str | None = None
     portable: bool = False
     threads: int = 0
     seed: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import onnx_ir as ir
@@ -10,9 +11,10 @@ from onnxcomp.driver.conclusion import FINAL_SECONDS, handed_back
 from onnxcomp.driver.facts import with_provenance
 from onnxcomp.driver.latency import versus
 from onnxcomp.driver.options import Options
+from onnxcomp.driver.plans import check_origin, load_plan
 from onnxcomp.driver.reporting import Measured, Subject, fill, gain
 from onnxcomp.driver.result import Result
-from onnxcomp.driver.steps import EXACT, EXACT_COSINE, SLOWEST, batch_cosine
+from onnxcomp.driver.steps import CHANNELS, EXACT, EXACT_COSINE, SLOWEST, batch_cosine
 from onnxcomp.driver.workbench import Workbench, prepare
 from onnxcomp.errors import GateError, InternalError, ModelError, UsageError
 from onnxcomp.evaluate.gates import Gates
@@ -28,45 +30,68 @@ LOUD_COSINE = 0.99
 CALIBRATION_HINT = "give some with --calibration data.npz (or images:DIR, a folder of .npz, random:64)"
 
 
-def run_single(step: Pass[Any], model: ModelSource, options: Options, plan: Plan | None) -> Result:
+PlanSource = Plan | str | os.PathLike[str] | None
+
+
+def run_single(
+    step: Pass[Any],
+    model: ModelSource,
+    options: Options,
+    plan: PlanSource = None,
+    *,
+    dry_run: bool = False,
+    must_be_faster: bool = False,
+) -> Result:
     """Plans (or replays `plan`), applies, proves, judges, measures.
+
+    Args:
+        plan: A plan of this pass, or the path of one.
+        dry_run: Plan only.
+        must_be_faster: A result that is slower than the original is refused.
 
     Raises:
         UsageError: The pass needs calibration data and there is none.
+        PlanError: The plan can't be read, or belongs to another pass or model.
         GateError: A gate that the user set is not met.
         InternalError: The result would not be valid.
     """
+    if isinstance(plan, str | os.PathLike):
+        plan = load_plan(plan, step)
     bench = prepare(model, options, Gates(options.min_cosine, options.max_drop))
-    start = bench.canonical if step.name in EXACT else bench.simplified()
+    start = starting_form(step, bench)
+    if plan is not None:
+        check_origin(plan, step, start)
     if plan is None and step.needs_calibration and bench.calibration is None:
         raise UsageError(f"{step.name} needs calibration data", hint=CALIBRATION_HINT)
     current: Any = plan if plan is not None else step.plan(start, bench.context)
+    if dry_run:
+        return _planned(step, current, bench)
     if not current.changes() and not options.fix_shape:
         alone = current.skips[0].sentence if len(current.skips) == 1 else ""
         why = alone or "no node of this model can be changed by this pass"
         report = StepReport(name=step.name, status=StepStatus.NOTHING_TO_DO, why=why, skips=current.left_alone())
         return handed_back(step.name, bench, [report], f"the original is handed back: {why}")
     candidate, proof, current, judgement = _proved(step, start, current, bench)
+    if not proof.passed:
+        report = _step_report(step, current, proof, StepStatus.UNDONE, "; ".join(proof.sentences))
+        return handed_back(step.name, bench, [report], f"the original is handed back: {report.why}")
     for gate in judgement.gates:
         if not gate.passed:
             hint = "`onnxcomp optimize` leaves the worst nodes in float until the gate holds"
             raise GateError(f"{gate.sentence()}; nothing was written", hint=hint)
     timing = versus(bench, bench.loaded.model, candidate, FINAL_SECONDS)
+    if must_be_faster and timing.speedup["after"] <= 1.0 and bench.target_is_host:
+        raise GateError(
+            f"the result is not faster: {timing.speedup['after']:.2f} × the speed of the original; nothing was written",
+            hint="a smaller latency, other --round-to, or --macs, which keeps what you ask for",
+        )
     if timing.speedup["after"] < SLOWEST and bench.target_is_host:
         bench.warn(f"SLOWER: the result runs {timing.speedup['after']:.2f} × as fast as the original on this machine")
     if judgement.error > 1 - LOUD_COSINE:
         bench.warn(
             f"an output has cosine {1 - judgement.error:.4f} to the original; `onnxcomp optimize` would not keep this"
         )
-    report = StepReport(
-        name=step.name,
-        status=StepStatus.KEPT,
-        why="as asked",
-        changed=len(current.changes()),
-        summary=proof.sentences,
-        skips=current.left_alone(),
-        audit=proof.audit,
-    )
+    report = _step_report(step, current, proof, StepStatus.KEPT, "as asked")
     recipe = current.model_dump_json()
     named = with_provenance(candidate, bench.loaded.sha256, recipe, [step.name], bench.calibration_facts)
     result = Subject.in_memory(named)
@@ -77,6 +102,35 @@ def run_single(step: Pass[Any], model: ModelSource, options: Options, plan: Plan
     return Result(named, filled, current, bench.loaded.path)
 
 
+def starting_form(step: Pass[Any], bench: Workbench) -> ir.Model:
+    """The form of the model that a pass starts from: rewriting starts from the canonical one, what judges channels
+    wants batch norms still there, and what replaces single operators wants them folded."""
+    if step.name in EXACT:
+        return bench.canonical
+    return bench.folded if step.name in CHANNELS else bench.simplified
+
+
+def _planned(step: Pass[Any], plan: Any, bench: Workbench) -> Result:
+    report = _step_report(step, plan, None, StepStatus.PLANNED, getattr(plan, "budget", "") or "as asked")
+    sentence = f"{len(plan.changes())} nodes would change; nothing was written"
+    source = Subject.of(bench.loaded)
+    filled = fill(step.name, bench, Verdict.PLANNED, sentence, source, steps=[report])
+    return Result(bench.loaded.model, filled, plan, bench.loaded.path)
+
+
+def _step_report(step: Pass[Any], plan: Any, proof: Proof | None, status: StepStatus, why: str) -> StepReport:
+    return StepReport(
+        name=step.name,
+        status=status,
+        why=why,
+        changed=len(plan.changes()),
+        summary=proof.sentences if proof is not None else (),
+        skips=plan.left_alone(),
+        audit=proof.audit if proof is not None else None,
+        channels=plan.channels(),
+    )
+
+
 def _proved(step: Pass[Any], start: ir.Model, plan: Any, bench: Workbench) -> tuple[ir.Model, Proof, Any, Judgement]:
     """The candidate, valid and judged.
 
@@ -85,6 +139,8 @@ def _proved(step: Pass[Any], start: ir.Model, plan: Any, bench: Workbench) -> tu
     """
     try:
         candidate, proof, plan = _applied(step, start, plan, bench)
+        if step.name in CHANNELS:  # what was left for their sake can be folded now
+            candidate = bench.rewritten(candidate)
         judgement = bench.judge.judge(candidate)
         wanted = EXACT_COSINE if step.name in EXACT else batch_cosine(judgement.error)
         complaint = check_structure(bench.loaded.model, candidate, same_shapes=not bench.options.fix_shape)

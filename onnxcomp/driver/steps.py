@@ -25,6 +25,12 @@ GAIN = 1.03
 EXACT = frozenset({"simplify"})
 """Passes that only rewrite: their steps need no gain of their own, since others build on them."""
 
+CHANNELS = frozenset({"prune"})
+"""Passes that judge channels: they start before weights are folded into each other."""
+
+ATTEMPTS = {"prune": 3}
+"""Of passes whose attempts take long, because each one refits weights; `MAX_ATTEMPTS` for the others."""
+
 EXACT_COSINE = 0.9999
 """What two versions of the same computation must reach at twice the batch; a lossy step is held to its own gate."""
 
@@ -39,7 +45,13 @@ class StepResult:
 
 
 def run_step(
-    step: Pass[Any], model: ir.Model, bench: Workbench, *, exact: bool, plan: Plan | None = None
+    step: Pass[Any],
+    model: ir.Model,
+    bench: Workbench,
+    *,
+    exact: bool,
+    plan: Plan | None = None,
+    most: int | None = None,
 ) -> StepResult:
     """Runs one pass on `model` behind the gates of `optimize`.
 
@@ -49,6 +61,7 @@ def run_step(
         bench: The job.
         exact: The step only rewrites: it need not gain anything by itself, since others build on it.
         plan: Replay this one instead of making one.
+        most: Attempts at most.
     """
     start = time.monotonic()
     current: Plan = plan if plan is not None else step.plan(model, bench.context)
@@ -61,7 +74,7 @@ def run_step(
         return StepResult(model, report, None)
     attempts: list[Attempt] = []
     description = "as planned"
-    for _ in range(MAX_ATTEMPTS):
+    for _ in range(most or ATTEMPTS.get(step.name, MAX_ATTEMPTS)):
         candidate, proof, attempt, evidence = _attempt(step, model, current, bench, exact, description)
         attempts.append(attempt)
         if attempt.kept:
@@ -74,6 +87,7 @@ def run_step(
                 attempts=tuple(attempts),
                 skips=current.left_alone(),
                 audit=proof.audit,
+                channels=current.channels(),
                 elapsed_s=_since(start),
             )
             return StepResult(candidate, report, current)
@@ -89,6 +103,7 @@ def run_step(
         why=attempts[-1].why,
         attempts=tuple(attempts),
         skips=current.left_alone(),
+        channels=current.channels(),
         elapsed_s=_since(start),
     )
     return StepResult(model, report, None)

@@ -28,7 +28,7 @@ from onnxcomp.model.signature import Signature, signature
 from onnxcomp.ops.targets import TARGETS, Target
 from onnxcomp.passes.base import Context
 from onnxcomp.passes.selection import unmatched
-from onnxcomp.passes.simplify.simplify import Simplify
+from onnxcomp.passes.simplify.simplify import Simplify, SimplifyConfig
 from onnxcomp.report.structures import DataFacts, Note
 from onnxcomp.runtime.child import Limits, probe
 from onnxcomp.runtime.host import detect_host, detect_target
@@ -37,6 +37,7 @@ from onnxcomp.runtime.providers import require
 from onnxcomp.runtime.session import SessionConfig
 
 RANDOM_FEEDS = 8
+SHAPES_ONLY = SimplifyConfig(rules=("fold-constants", "remove-idle"))
 PROBE_SECONDS = 600.0
 
 
@@ -65,15 +66,23 @@ class Workbench:
     evaluation: Reader
     clock: Clock
     notes: list[Note] = field(default_factory=list)
-    _simplified: ir.Model | None = None
 
+    @cached_property
     def simplified(self) -> ir.Model:
         """The canonical model after exact rewrites: where passes on single operators start, and MACs can be counted."""
-        if self._simplified is None:
-            everything = replace(self.context, only=(), exclude=())
-            first = Simplify()
-            self._simplified = first.apply(self.canonical, first.plan(self.canonical, everything), everything)
-        return self._simplified
+        return self.rewritten(self.canonical)
+
+    @cached_property
+    def folded(self) -> ir.Model:
+        """The canonical model with its arithmetic on shapes done, and every weight and batch norm as it was: where
+        passes start that judge channels."""
+        return self.rewritten(self.canonical, SHAPES_ONLY)
+
+    def rewritten(self, model: ir.Model, config: SimplifyConfig | None = None) -> ir.Model:
+        """A model after exact rewrites, whatever --only and --exclude say."""
+        everything = replace(self.context, only=(), exclude=())
+        step = Simplify(config)
+        return step.apply(model, step.plan(model, everything), everything)
 
     @cached_property
     def calibration_facts(self) -> DataFacts | None:

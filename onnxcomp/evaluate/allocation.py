@@ -138,16 +138,14 @@ class _State:
         """(−saving for each unit of loss, −saving, choice) of the steepest edge that leaves the present choice."""
         gains = self._savings(unit)
         rises = self.losses[unit] - self.losses[unit][self.choices[unit]]
-        useful = (gains > 0) & np.isfinite(rises)
-        if not useful.any():
-            return None
-        free = useful & (rises <= 0)
-        if free.any():  # of what costs nothing, the most
-            choice = int(np.argmax(np.where(free, gains, 0.0)))
-            return -math.inf, -float(gains[choice]), choice
-        slopes = np.divide(gains, rises, out=np.full(len(gains), -1.0), where=useful)
+        dear = rises > 0
+        free = np.where(dear, 0.0, gains)
+        choice = int(np.argmax(free))
+        if free[choice] > 0:  # of what costs no quality, the most
+            return -math.inf, -float(free[choice]), choice
+        slopes = np.divide(gains, rises, out=np.zeros(len(gains)), where=dear)  # 0 where the loss is infinite
         choice = int(np.argmax(slopes))
-        return -float(slopes[choice]), -float(gains[choice]), choice
+        return (-float(slopes[choice]), -float(gains[choice]), choice) if slopes[choice] > 0 else None
 
     def _finish(self) -> None:
         """Takes the move of least loss that reaches the target; the caller knows that there is one."""
@@ -166,10 +164,13 @@ class _State:
         return self._gains[unit]
 
     def _take(self, unit: int, choice: int) -> None:
-        self.saved += float(self._savings(unit)[choice])
+        gains = self._savings(unit)
+        self.saved += float(gains[choice])
         self.choices[unit] = choice
         self._stale[self.bill.move(unit, choice)] = True
-        self._stale[unit] = True
+        # From the new choice every other one saves as much less as this move has saved: no need to ask.
+        self._gains[unit] = gains - gains[choice]
+        self._stale[unit] = False
 
 
 def knapsack(

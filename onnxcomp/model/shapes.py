@@ -31,10 +31,33 @@ def refresh(model: ir.Model, *, keep_foreign: bool = False) -> None:
         if not keep_foreign or is_standard(node):
             for value in node.outputs:
                 value.shape = None
+    lists = {v: v.type for node in model.graph.all_nodes() for v in node.outputs if _is_list(v)}
     with _silence("onnx_ir.passes.common.shape_inference"):
         common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    for value, kind in lists.items():
+        value.type, value.shape = kind, None
     for value, shape in declared.items():
         value.shape = _completed(value.shape, shape)
+
+
+_LIST_MAKERS = frozenset(
+    "Optional SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceMap SplitToSequence".split()
+)
+
+
+def _is_list(value: ir.Value) -> bool:
+    """Whether a value is a sequence or an optional: onnx-ir's merge of inferred types makes tensors of those."""
+    node = value.producer()
+    if value.type is not None or node is None or not is_standard(node):
+        return isinstance(value.type, ir.SequenceType | ir.OptionalType)
+    match node.op_type:
+        case "Identity":
+            return node.inputs[0] is not None and _is_list(node.inputs[0])
+        case "If":
+            return _is_list(node.attributes["then_branch"].as_graph().outputs[value.index() or 0])
+        case "Loop":  # its body also gives out the condition, first
+            return _is_list(node.attributes["body"].as_graph().outputs[1 + (value.index() or 0)])
+    return node.op_type in _LIST_MAKERS
 
 
 def trusted(value: ir.Value | None) -> ir.Shape | None:

@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from onnxcomp.calibration.readers import Feed, Reader
 from onnxcomp.ops.targets import Target
-from onnxcomp.report.structures import FusionAudit, Record, Skip
+from onnxcomp.report.structures import Channels, FusionAudit, Record, Skip
 from onnxcomp.runtime.session import SessionConfig
 
 Progress = Callable[[str, int, int | None], None]
@@ -80,6 +80,10 @@ class Plan(Record):
         """Every node that stays as it was, with the reason."""
         return self.skips
 
+    def channels(self) -> tuple[Channels, ...]:
+        """What is cut, for plans that cut channels."""
+        return ()
+
 
 @dataclass(frozen=True)
 class Proof:
@@ -124,6 +128,7 @@ class Pass(Protocol[PlanT]):
 
     name: str
     needs_calibration: bool
+    plan_type: type[PlanT]
 
     def plan(self, model: ir.Model, ctx: Context) -> PlanT: ...
 

@@ -134,3 +134,18 @@ def _macs(facts: ModelFacts) -> str:
 def _feeds(data: DataFacts) -> str:
     kind = "RANDOM" if data.kind == "random" else "real"
     return f"{data.samples:,} {kind} feed{'' if data.samples == 1 else 's'} ({printable(data.name, 60)})"
+
+
+def channel_rows(step: StepReport, most: int | None) -> list[tuple[str, ...]]:
+    """(cell, channels, kept) of what is cut, the largest cuts first; at most `most`."""
+    cut = sorted((c for c in step.channels if c.kept < c.size), key=lambda c: (c.kept / c.size, c.name))
+    return [(printable(c.name, 44), str(c.size), str(c.kept), "" if c.exact else "approximate") for c in cut[:most]]
+
+
+def cells_left(step: StepReport, shown: int) -> str:
+    """What a table of `shown` cells leaves out, in words; empty if nothing."""
+    cut = sum(c.kept < c.size for c in step.channels)
+    whole = len(step.channels) - cut
+    parts = [f"{cut - shown} more cells are cut"] if cut > shown else []
+    parts += [f"{whole} cells stay whole"] if whole else []
+    return "; ".join(parts)

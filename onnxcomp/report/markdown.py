@@ -6,7 +6,7 @@ import re
 
 from jinja2 import Environment, StrictUndefined
 
-from onnxcomp.report.figures import changed_operators, data_lines, measured_on, skip_lines, summary_rows
+from onnxcomp.report.figures import changed_operators, channel_rows, data_lines, measured_on, skip_lines, summary_rows
 from onnxcomp.report.structures import Benchmark, Report
 from onnxcomp.report.text import printable
 
@@ -31,7 +31,9 @@ wanted {{ p(g.wanted) }}
 {% endfor %}{% for n in r.notes %}* {{ "**!**" if n.level == "warning" else "·" }} {{ p(n.sentence) }}
 {% endfor %}
 {% for s in r.steps %}* **{{ p(s.name) }}**: {{ s.status.value }}, {{ p(s.why) }}
-{% for line in skips(s, 8) %}  * {{ p(line) }}
+{% for line in s.summary %}  * {{ p(line) }}
+{% endfor %}{% for row in cells(s, 12) %}  * {{ p(row[0]) }}: {{ row[2] }} of {{ row[1] }} channels kept
+{% endfor %}{% for line in skips(s, 8) %}  * {{ p(line) }}
 {% endfor %}{% endfor %}
 {% if operators(r) %}| operator | before | after |
 |---|---:|---:|
@@ -51,7 +53,15 @@ BENCHMARK = """\
 
 def markdown(report: Report) -> str:
     """GitHub-flavoured Markdown. Names from the model can't break out of their cell, nor format, nor link."""
-    text = _render(REPORT, r=report, rows=summary_rows, data=data_lines, skips=skip_lines, operators=changed_operators)
+    text = _render(
+        REPORT,
+        r=report,
+        rows=summary_rows,
+        data=data_lines,
+        skips=skip_lines,
+        operators=changed_operators,
+        cells=channel_rows,
+    )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
 

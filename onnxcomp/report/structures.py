@@ -142,6 +142,7 @@ class StepStatus(StrEnum):
     KEPT = "kept"
     UNDONE = "undone"
     NOTHING_TO_DO = "nothing to do"
+    PLANNED = "planned"
 
 
 class Attempt(Record):
@@ -156,6 +157,20 @@ class Attempt(Record):
     why: str = ""
 
 
+class Channels(Record):
+    """Channels that are pruned among each other: how many there were, and how many stay.
+
+    `loss`: predicted, in the unit of the ranking; `exact`: False where an operator takes statistics over them.
+    """
+
+    name: str
+    size: int
+    kept: int
+    exact: bool
+    loss: float
+    why: str = ""
+
+
 class StepReport(Record):
     name: str
     status: StepStatus
@@ -165,6 +180,7 @@ class StepReport(Record):
     attempts: tuple[Attempt, ...] = ()
     skips: tuple[Skip, ...] = ()
     audit: FusionAudit | None = None
+    channels: tuple[Channels, ...] = ()
     elapsed_s: float = 0.0
 
 
@@ -172,6 +188,7 @@ class Verdict(StrEnum):
     PASSED = "PASSED"
     NOTHING_GAINED = "NOTHING GAINED"
     DONE = "DONE"
+    PLANNED = "PLANNED"
     FAILED = "FAILED"
 
 

@@ -10,18 +10,29 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from onnxcomp.report.figures import changed_operators, data_lines, listed, measured_on, skip_lines, summary_rows
+from onnxcomp.report.figures import (
+    cells_left,
+    changed_operators,
+    channel_rows,
+    data_lines,
+    listed,
+    measured_on,
+    skip_lines,
+    summary_rows,
+)
 from onnxcomp.report.structures import Benchmark, Note, OutputFidelity, Report, StepReport, Verdict
 from onnxcomp.report.text import printable
 
 STYLES = {
     Verdict.PASSED: "bold green",
     Verdict.DONE: "bold green",
+    Verdict.PLANNED: "bold green",
     Verdict.NOTHING_GAINED: "bold yellow",
     Verdict.FAILED: "bold red",
 }
 MAX_OUTPUTS = 6
 MAX_REASONS = 8
+MAX_CELLS = 12
 
 
 def render(report: Report, *, verbose: bool = False) -> RenderableType:
@@ -109,7 +120,7 @@ def _fidelity(fidelity: Sequence[OutputFidelity]) -> RenderableType:
 
 
 def _step(step: StepReport, verbose: bool) -> RenderableType:
-    lines = [Text(printable(sentence, 300)) for sentence in step.summary]
+    lines: list[RenderableType] = [Text(printable(sentence, 300)) for sentence in step.summary]
     if len(step.attempts) > 1:
         for attempt in step.attempts:
             outcome = "kept" if attempt.kept else "not kept"
@@ -120,6 +131,11 @@ def _step(step: StepReport, verbose: bool) -> RenderableType:
         if step.audit.float_heavy:
             lines.append(Text(f"heavy operators in float: {listed(step.audit.float_heavy)}"))
         lines.append(Text(f"conversions between float and INT8: {step.audit.conversions}"))
+    rows = channel_rows(step, None if verbose else MAX_CELLS)
+    if rows:
+        lines.append(_table(("cell", "channels", "kept", ""), rows))
+        left = cells_left(step, len(rows))
+        lines += [Text(left, "dim")] if left else []
     lines += [Text(line, "dim") for line in skip_lines(step, None if verbose else MAX_REASONS)]
     head = Text.assemble((f"{step.name}: {step.status.value}", "bold"), f", {printable(step.why, 400)}")
     return Group(head, *(Padding(line, (0, 0, 0, 2), expand=False) for line in lines))

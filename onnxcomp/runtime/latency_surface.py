@@ -32,7 +32,7 @@ def knots(total: int, unit: int) -> tuple[int, ...]:
     >>> knots(256, 16), knots(24, 16)
     ((16, 64, 128, 192, 256), (12, 24))
     """
-    if 1 < unit and total < 2 * unit:
+    if unit > 1 and total < 2 * unit:
         return (total // 2, total) if total % 8 == 0 else (total,)
     inner = {max(unit, round(total * share / unit) * unit) for share in _SHARES} | {unit}
     return (*sorted(count for count in inner if count < total), total)

@@ -324,8 +324,7 @@ class _Engine:
             for atoms in self.found.axes.get(value, ()):
                 if atoms is not None:
                     self.found.locks.append((atoms, lock))
-        for value in node.outputs:
-            self.found.axes[value] = [None] * len(self.found.axes.get(value, ()))
+            self.found.axes.pop(value, None)
 
     # The graph itself
 

@@ -17,7 +17,6 @@ from onnxcomp.passes.prune.budget import CellCurve, select
 from onnxcomp.passes.prune.cells import Cell
 from onnxcomp.passes.prune.config import PruneConfig
 from onnxcomp.passes.prune.obs import Removal
-from onnxcomp.passes.prune.ranking import ranked
 from onnxcomp.passes.selection import unselected
 from onnxcomp.report.reasons import Reason
 
@@ -31,6 +30,7 @@ class Choice:
         counts: Classes that each cell keeps.
         held: Cells that may not be cut, with the reason.
         sentence: Budget and prediction in words.
+        reached: The prediction meets the budget.
         measured: Latencies that were measured for it.
     """
 
@@ -38,6 +38,7 @@ class Choice:
     counts: Mapping[str, int]
     held: Mapping[str, Reason]
     sentence: str
+    reached: bool
     measured: dict[str, float] = field(default_factory=dict)
 
     def keep(self, without: frozenset[str] = frozenset()) -> dict[str, np.ndarray]:
@@ -49,10 +50,14 @@ class Choice:
         }
 
 
-def choose(model: ir.Model, analysis: Analysis, config: PruneConfig, ctx: Context) -> Choice:
-    """Ranks the channels of all cells and spends the budget."""
-    importance = config.ranking(ctx.calibration is not None)
-    removals = ranked(model, analysis, importance, ctx)
+def choose(
+    model: ir.Model, analysis: Analysis, removals: Mapping[str, Removal], config: PruneConfig, ctx: Context
+) -> Choice:
+    """Spends the budget.
+
+    Args:
+        removals: Order and losses of each cell, as `ranking.ranked` finds them.
+    """
     held = _held(model, analysis, ctx)
     unit = ctx.target.channel_multiple if config.round_to == "auto" else config.round_to
     curves = [
@@ -69,7 +74,7 @@ def choose(model: ir.Model, analysis: Analysis, config: PruneConfig, ctx: Contex
     }
     model_of = models.get(budget.kind)
     selection = select(curves, budget, config.scope, model_of() if model_of else None)
-    return Choice(removals, selection.keep, held, selection.sentence)
+    return Choice(removals, selection.keep, held, selection.sentence, selection.reached)
 
 
 def _held(model: ir.Model, analysis: Analysis, ctx: Context) -> dict[str, Reason]:

@@ -80,10 +80,11 @@ def _norm(power: int) -> Callable[..., np.ndarray]:
     def scored(model: ir.Model, analysis: Analysis, cell: int, moments: Mapping[str, Moments]) -> np.ndarray:
         made, read = slices(analysis, cell)
         size = analysis.structure.cells[cell].size
-        factors = [
-            sum(s.total((np.abs(s.rows()) ** power).sum(axis=1), size) for s in side) for side in (made, read) if side
-        ]
-        return np.asarray(np.prod(factors, axis=0) ** (1 / power), np.float64)
+        result = np.ones(size)
+        for side in (made, read):
+            if side:
+                result *= np.sum([s.total((np.abs(s.rows()) ** power).sum(axis=1), size) for s in side], axis=0)
+        return np.asarray(result ** (1 / power))
 
     return scored
 
@@ -93,8 +94,9 @@ def _batch_norm(model: ir.Model, analysis: Analysis, cell: int, moments: Mapping
     structure = analysis.structure
     size, total = structure.cells[cell].size, None
     for node in model.graph:
-        gamma = constant(node.inputs[1]) if node.op_type == "BatchNormalization" else None
-        held = None if gamma is None else structure.membership(structure.atoms.axes[node.inputs[1]][0])
+        value = node.inputs[1] if node.op_type == "BatchNormalization" else None
+        gamma = constant(value)
+        held = None if value is None else structure.membership(structure.atoms.axes.get(value, [None])[0])
         if gamma is not None and held is not None and (held[0] == cell).any():
             found = Slices(gamma, 0, np.where(held[0] == cell, held[1], -1), node.name or "")
             share = found.total(np.abs(gamma.astype(np.float64)), size)

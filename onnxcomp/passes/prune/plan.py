@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from onnxcomp.passes.base import Plan
 from onnxcomp.passes.prune.importance import Importance
-from onnxcomp.report.structures import Record, Skip
+from onnxcomp.report.structures import Channels, Record
 
 Refitting = Literal["least-squares", "none"]
 
@@ -62,6 +62,7 @@ class PrunePlan(Plan):
         importance: How channels were ranked.
         refit: What is done with the weights that stay.
         budget: What was asked for and what the plan predicts, in words.
+        reached: Whether the prediction meets the budget.
         macs, params: Predicted share that remains.
         measured: Latencies that the plan was made from, if any: node and channels → milliseconds.
     """
@@ -70,6 +71,7 @@ class PrunePlan(Plan):
     importance: Importance
     refit: Refitting
     budget: str = ""
+    reached: bool = True
     macs: float | None = None
     params: float | None = None
     measured: dict[str, float] = Field(default_factory=dict)
@@ -77,8 +79,11 @@ class PrunePlan(Plan):
     def changes(self) -> frozenset[str]:
         return frozenset(name for cell in self.cells if cell.cut for name in (*cell.producers, *cell.consumers))
 
-    def left_alone(self) -> tuple[Skip, ...]:
-        return self.skips
+    def channels(self) -> tuple[Channels, ...]:
+        return tuple(
+            Channels(name=c.name, size=c.size, kept=len(c.keep), exact=c.exact, loss=c.loss, why=c.why)
+            for c in self.cells
+        )
 
     def keep(self) -> dict[str, np.ndarray]:
         """Cell → classes that stay, for the cells that lose some."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -14,10 +14,14 @@ from onnxcomp.model.fingerprint import structure_sha256
 from onnxcomp.passes.base import Context, Evidence, Plan, Proof
 from onnxcomp.passes.prune import costs
 from onnxcomp.passes.prune.analysis import Analysis, analyse
+from onnxcomp.passes.prune.channel_costs import CostModel
 from onnxcomp.passes.prune.choice import Choice, choose
 from onnxcomp.passes.prune.config import PruneConfig
 from onnxcomp.passes.prune.equivalence import Equivalence, check
+from onnxcomp.passes.prune.importance import Importance
+from onnxcomp.passes.prune.obs import Removal
 from onnxcomp.passes.prune.plan import CellPlan, PrunePlan
+from onnxcomp.passes.prune.ranking import ranked
 from onnxcomp.passes.prune.refit import refit
 from onnxcomp.passes.prune.relax import relaxed
 from onnxcomp.passes.prune.rewrite import rewrite
@@ -35,10 +39,17 @@ class Prune:
 
     name = "prune"
     needs_calibration = False
+    plan_type = PrunePlan
 
     def __init__(self, config: PruneConfig | None = None) -> None:
         self.config = config or PruneConfig()
         self._known: _Known | None = None
+
+    def with_macs(self, share: float) -> Prune:
+        """The same pass with another budget, that knows what this one found out."""
+        other = Prune(self.config.model_copy(update={"macs": share, "ratio": None, "params": None, "latency": None}))
+        other._known = self._known
+        return other
 
     def plan(self, model: ir.Model, ctx: Context) -> PrunePlan:
         """Finds the cells, ranks their channels, spends the budget, and proves the outcome.
@@ -53,16 +64,8 @@ class Prune:
                 hint="give some with --calibration data.npz (or images:DIR, a folder of .npz, random:64)",
             )
         analysis = self._analysis(model, ctx)
-        choice = choose(model, analysis, self.config, ctx)
-        culprits: dict[str, Reason] = {}
-        while True:
-            keep = choice.keep(frozenset(culprits))
-            found = self._culprit(model, analysis, keep, ctx)
-            if found is None or len(culprits) == MAX_CULPRITS:
-                break
-            culprits[found] = Reason.NOT_PROVED
-        if found is not None:
-            keep = {}
+        choice = choose(model, analysis, self._removals(model, analysis, ctx), self.config, ctx)
+        keep, culprits = self._proved(model, analysis, choice, ctx)
         header = Plan(
             pass_name=self.name, version=__version__, source_sha256=structure_sha256(model), target=ctx.target.name
         )
@@ -76,6 +79,7 @@ class Prune:
             importance=self.config.ranking(has_data),
             refit=self.config.refitting(has_data),
             budget=choice.sentence,
+            reached=choice.reached,
             macs=_share(multiplications, counts),
             params=_share(parameters, counts),
             measured=choice.measured,
@@ -88,7 +92,7 @@ class Prune:
             PlanError: The plan was made for another model.
         """
         analysis = self._analysis(model, ctx)
-        check_plan(plan, analysis, model)
+        check_plan(plan, analysis)
         pruned, kept = rewrite(model, analysis, plan.keep())
         if plan.refit == "none" or ctx.calibration is None or not kept:
             return pruned
@@ -123,9 +127,31 @@ class Prune:
             self._known = _Known(model, analyse(model, ctx.feed, ctx.session))
         return self._known.analysis
 
+    def _removals(self, model: ir.Model, analysis: Analysis, ctx: Context) -> dict[str, Removal]:
+        """The ranking, made once: it does not depend on the budget."""
+        assert self._known is not None
+        importance = self.config.ranking(ctx.calibration is not None)
+        if importance not in self._known.rankings:
+            self._known.rankings[importance] = ranked(model, analysis, importance, ctx)
+        return self._known.rankings[importance]
+
     def _check(self, model: ir.Model, analysis: Analysis, keep: Mapping[str, np.ndarray], ctx: Context) -> Equivalence:
         feeds = [ctx.feed, doubled(model, ctx.feed, every=False)]
         return check(model, analysis, keep, feeds, replace(ctx.session, optimization="basic"))
+
+    def _proved(
+        self, model: ir.Model, analysis: Analysis, choice: Choice, ctx: Context
+    ) -> tuple[dict[str, np.ndarray], dict[str, Reason]]:
+        """What stays, without the cells with which the proof fails; nothing is cut where too many do."""
+        culprits: dict[str, Reason] = {}
+        while True:
+            keep = choice.keep(frozenset(culprits))
+            found = self._culprit(model, analysis, keep, ctx)
+            if found is None:
+                return keep, culprits
+            if len(culprits) == MAX_CULPRITS:
+                return {}, culprits | dict.fromkeys(keep, Reason.NOT_PROVED)
+            culprits[found] = Reason.NOT_PROVED
 
     def _culprit(self, model: ir.Model, analysis: Analysis, keep: Mapping[str, np.ndarray], ctx: Context) -> str | None:
         """The cell with which the proof fails, found by halving; None where it holds."""
@@ -141,18 +167,19 @@ class Prune:
 
 @dataclass(frozen=True)
 class _Known:
+    """What was found out about a model, whatever the budget."""
+
     model: ir.Model
     analysis: Analysis
+    rankings: dict[Importance, dict[str, Removal]] = field(default_factory=dict)
 
 
-def check_plan(plan: PrunePlan, analysis: Analysis, model: ir.Model) -> None:
+def check_plan(plan: PrunePlan, analysis: Analysis) -> None:
     """Every cell of the plan is there, with its size.
 
     Raises:
         PlanError: It is not.
     """
-    if plan.source_sha256 != structure_sha256(model):
-        raise PlanError("the plan was made for another model", hint="make a new one with --dry-run")
     sizes = {cell.name: cell.size for cell in analysis.structure.cells}
     for cell in plan.cells:
         if sizes.get(cell.name) != cell.size:
@@ -186,7 +213,7 @@ def _cells(
     return result
 
 
-def _share(model: costs.CostModel, counts: np.ndarray) -> float | None:
+def _share(model: CostModel, counts: np.ndarray) -> float | None:
     total = model.total(model.sizes)
     return model.total(counts) / total if total else None
 

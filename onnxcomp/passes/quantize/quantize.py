@@ -57,6 +57,7 @@ class Quantize:
 
     name = "quantize"
     needs_calibration = True
+    plan_type = QuantPlan
 
     def __init__(self, config: QuantizeConfig | None = None) -> None:
         self.config = config or QuantizeConfig()

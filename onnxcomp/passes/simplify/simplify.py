@@ -80,6 +80,7 @@ class Simplify:
 
     name = "simplify"
     needs_calibration = False
+    plan_type = SimplifyPlan
 
     def __init__(self, config: SimplifyConfig | None = None) -> None:
         self.config = config or SimplifyConfig()

@@ -1,0 +1,91 @@
+"""`onnxcomp prune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from onnxcomp.cli import options
+from onnxcomp.cli.help import examples
+from onnxcomp.cli.output import produce
+from onnxcomp.errors import UsageError
+
+EXAMPLES = examples(
+    "prune m.onnx --macs 0.5 --calibration data.npz",
+    "prune m.onnx --latency 0.7 --calibration 'images:photos?n=256'",
+    "prune m.onnx --ratio 0.3 --exclude '/head/*'    # no data: L1, no refit",
+    "prune m.onnx --params 0.5 --dry-run --format json > plan.json",
+    "prune m.onnx --plan plan.json --calibration data.npz",
+)
+
+BUDGETS = ("ratio", "macs", "params", "latency")
+OWN = (*BUDGETS, "importance", "scope", "refit", "round_to", "max_ratio")
+
+
+def _round_to(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
+    """`auto`, or a number of channels."""
+    if value == "auto" or value.isdecimal():
+        return value if value == "auto" else int(value)
+    raise click.BadParameter(f"{value!r} is neither auto nor a number of channels")
+
+
+_how = options.group("What may change")
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("model", type=options.PATH)
+@_how("--ratio", type=float, metavar="R", help="Share of the channels to remove.")
+@_how("--macs", type=float, metavar="K", help="Share of the multiply-accumulates that may remain.")
+@_how("--params", type=float, metavar="K", help="Share of the parameters that may remain.")
+@_how("--latency", metavar="K|Nms", help="Share of the latency that may remain, or milliseconds: 0.5, 8ms.")
+@_how(
+    "--importance",
+    type=click.Choice(["auto", "l1", "l2", "bn", "fpgm", "activation", "wanda", "obs"]),
+    default="auto",
+    show_default="obs with data, l1 without",
+    help="How channels are ranked.",
+)
+@_how(
+    "--scope",
+    type=click.Choice(["global", "uniform", "isomorphic"]),
+    default="global",
+    show_default=True,
+    help="Who competes: all channels, those of one cell, those of cells of equal structure.",
+)
+@_how(
+    "--refit",
+    type=click.Choice(["auto", "least-squares", "none"]),
+    default="auto",
+    show_default="least-squares with data",
+    help="What is done with the weights that stay.",
+)
+@_how(
+    "--round-to",
+    callback=_round_to,
+    metavar="auto|N",
+    default="auto",
+    show_default="what the target's kernels want",
+    help="Keep multiples of so many channels.",
+)
+@_how("--max-ratio", type=float, metavar="X", help="Largest share of the channels of one cell that may go.")
+@options.planning
+@options.calibrating
+@options.judging
+@options.selecting
+@options.running
+@options.writing
+@options.reporting
+def prune(model: Path, output: Path | None, force: bool, **values: Any) -> None:
+    """Remove channels and everything that depends on them, refit what is left, prove it, measure it.
+
+    The result computes what the original computes with those channels masked; that is checked on every run, before the
+    refit. Without calibration data channels are ranked by their weights alone and nothing is refitted.
+    """
+    if not any(values[name] is not None for name in (*BUDGETS, "plan")):
+        raise UsageError(
+            "prune needs to know how much: one of --ratio, --macs, --params, --latency (or --plan)",
+            hint="--macs 0.5 leaves half of the multiply-accumulates",
+        )
+    produce("prune", model, output, force, values, **{name: values[name] for name in OWN}, **options.planned(values))
