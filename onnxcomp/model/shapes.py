@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
+import onnx
+import onnx.shape_inference
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from onnxcomp.errors import ModelError
 from onnxcomp.ops.attributes import is_standard
+
+logger = logging.getLogger(__name__)
+
+SMALL = 1000
+"""Bytes of the largest constant whose content inference is given: vectors of sizes, not weights."""
 
 
 def refresh(model: ir.Model, *, keep_foreign: bool = False) -> None:
     """Forgets the shapes of all intermediate values and infers them anew, in place.
 
-    onnx-ir's `ShapeInferencePass` keeps an old shape that contradicts the new weights, so the old ones go first. Where
+    Inference keeps an old shape that contradicts the new weights, so the old ones go first. Where
     inference fails (an operator that onnx does not know), the values stay without a shape. The shapes that the file
     declares for its outputs don't take part, since the runtime does not hold a model to them; afterwards they fill in
     what was not inferred.
@@ -31,33 +36,11 @@ def refresh(model: ir.Model, *, keep_foreign: bool = False) -> None:
         if not keep_foreign or is_standard(node):
             for value in node.outputs:
                 value.shape = None
-    lists = {v: v.type for node in model.graph.all_nodes() for v in node.outputs if _is_list(v)}
-    with _silence("onnx_ir.passes.common.shape_inference"):
-        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
-    for value, kind in lists.items():
-        value.type, value.shape = kind, None
+    inferred = _infer(_skeleton(model))
+    if inferred is not None:
+        _take(model.graph, inferred)
     for value, shape in declared.items():
         value.shape = _completed(value.shape, shape)
-
-
-_LIST_MAKERS = frozenset(
-    "Optional SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceMap SplitToSequence".split()
-)
-
-
-def _is_list(value: ir.Value) -> bool:
-    """Whether a value is a sequence or an optional: onnx-ir's merge of inferred types makes tensors of those."""
-    node = value.producer()
-    if value.type is not None or node is None or not is_standard(node):
-        return isinstance(value.type, ir.SequenceType | ir.OptionalType)
-    match node.op_type:
-        case "Identity":
-            return node.inputs[0] is not None and _is_list(node.inputs[0])
-        case "If":
-            return _is_list(node.attributes["then_branch"].as_graph().outputs[value.index() or 0])
-        case "Loop":  # its body also gives out the condition, first
-            return _is_list(node.attributes["body"].as_graph().outputs[1 + (value.index() or 0)])
-    return node.op_type in _LIST_MAKERS
 
 
 def trusted(value: ir.Value | None) -> ir.Shape | None:
@@ -92,6 +75,35 @@ def bind(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> None:
     refresh(model)
 
 
+def in_call(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+    """Concrete shapes by value name, as far as they can be inferred, when the inputs have these; no copy is made.
+
+    Args:
+        model: Canonical; not changed.
+        shapes: Of all inputs.
+
+    Raises:
+        ModelError: As for `bind`.
+    """
+    proto = _skeleton(model)
+    del proto.graph.value_info[:]
+    for info in proto.graph.output:
+        info.type.tensor_type.ClearField("shape")
+    for value in model.graph.inputs:
+        if (wanted := shapes.get(value.name or "")) is not None:
+            _checked(value, wanted)
+    for info in proto.graph.input:
+        if info.name in shapes:
+            ir.serde.serialize_shape_into(info.type, ir.Shape(list(shapes[info.name])))
+    inferred = _infer(proto)
+    found = {}
+    for info in () if inferred is None else (*inferred.input, *inferred.value_info, *inferred.output):
+        shape = info.type.tensor_type.shape
+        if info.type.tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in shape.dim):
+            found[info.name] = tuple(d.dim_value for d in shape.dim)
+    return found
+
+
 def _checked(value: ir.Value, wanted: Sequence[int]) -> Sequence[int | ir.SymbolicDim]:
     """The declared dimensions of an input that takes the shape `wanted`; empty if its rank is not known."""
     if value.shape is None:
@@ -115,13 +127,53 @@ def _completed(inferred: ir.Shape | None, declared: ir.Shape | None) -> ir.Shape
     return ir.Shape([i if isinstance(i, int) else d for i, d in zip(inferred, declared, strict=True)])
 
 
-@contextmanager
-def _silence(name: str) -> Iterator[None]:
-    """Inference warns about each operator that it does not know, with a traceback."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+def _infer(proto: onnx.ModelProto) -> onnx.GraphProto | None:
+    """What onnx infers; None where it gives up on the whole model.
+
+    Not onnx-ir's `ShapeInferencePass`: that reads back the whole model (most of the time, for thousands of nodes), and
+    makes a tensor of a sequence.
+    """
     try:
-        yield
-    finally:
-        logger.setLevel(level)
+        return onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True).graph
+    # onnx raises its own errors and those of protobuf, whatever is wrong with one operator of the model.
+    except Exception as error:
+        logger.debug("shape inference failed: %s", error)
+        return None
+
+
+def _skeleton(model: ir.Model) -> onnx.ModelProto:
+    """The model without large weights, those as inputs, and without what inference is to find."""
+    proto = onnx.ModelProto(ir_version=model.ir_version, graph=onnx.GraphProto(name=model.graph.name or "graph"))
+    proto.opset_import.extend(onnx.helper.make_opsetid(d, version) for d, version in model.opset_imports.items())
+    proto.functions.extend(ir.serde.serialize_function(f) for f in model.functions.values())
+    inputs = {v.name: v for v in model.graph.inputs}
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if name not in inputs and tensor is not None:
+            proto.graph.input.append(
+                onnx.helper.make_tensor_value_info(name, tensor.dtype.value, list(tensor.shape.numpy()))
+            )
+        if tensor is not None and tensor.nbytes <= SMALL:
+            proto.graph.initializer.append(ir.serde.serialize_tensor(tensor))
+            proto.graph.initializer[-1].name = name
+    proto.graph.input.extend(ir.serde.serialize_value(v) for v in inputs.values())
+    proto.graph.output.extend(ir.serde.serialize_value(v) for v in model.graph.outputs)
+    proto.graph.node.extend(ir.serde.serialize_node(node) for node in model.graph)
+    known = (v for node in model.graph for v in node.outputs if v.type is not None and not v.is_graph_output())
+    proto.graph.value_info.extend(ir.serde.serialize_value(v) for v in known)
+    return proto
+
+
+def _take(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
+    """Gives the values of a graph, and of the bodies in it, the types and shapes that were inferred."""
+    types = {info.name: info.type for info in (*inferred.value_info, *inferred.output)}
+    for node, proto in zip(graph, inferred.node, strict=True):
+        for value in node.outputs:
+            found = types.get(value.name or "")
+            if found is None or found.WhichOneof("value") is None:
+                continue
+            value.type = ir.serde.deserialize_type_proto_for_type(found) or value.type
+            value.shape = ir.serde.deserialize_type_proto_for_shape(found) or value.shape
+        for attribute in proto.attribute if any(a.HasField("g") for a in proto.attribute) else ():
+            if attribute.HasField("g"):
+                _take(node.attributes[attribute.name].as_graph(), attribute.g)

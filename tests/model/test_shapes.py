@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import logging
-
+import numpy as np
 import onnx_ir as ir
 import pytest
-from graphs import graph
+from graphs import graph, run
 
 from onnxcomp.errors import ModelError
 from onnxcomp.model import shapes
@@ -59,12 +58,22 @@ def test_shapes_behind_custom_operators_stay_only_where_nothing_changed():
     assert _shape(cleared, "h") == "None"
 
 
-def test_the_log_level_of_onnx_ir_is_as_it_was():
-    logger = logging.getLogger("onnx_ir.passes.common.shape_inference")
-    logger.setLevel(logging.INFO)
-    shapes.refresh(graph("g (float[2] x) => (float[2] y) { y = Relu(x) }"))
-    assert logger.level == logging.INFO
-    logger.setLevel(logging.NOTSET)
+def test_what_inference_can_not_read_leaves_the_model_without_shapes():
+    model = graph("g (float[2] x) => (float[2] y) { h = Cast<to=99>(x) y = Relu(h) }")
+    shapes.refresh(model)
+    assert _shape(model, "h") == "None"
+    assert _shape(model, "y") == "[2]"
+
+
+def test_values_inside_bodies_get_their_shapes():
+    model = graph(
+        """g (float[N,3] x, bool c, float[3,4] w) => (float[N,4] y) {
+            y = If<then_branch = a () => (float[P,Q] p) { h = MatMul(x, w) p = Relu(h) },
+                   else_branch = b () => (float[P,Q] q) { q = MatMul(x, w) }>(c) }"""
+    )
+    shapes.refresh(model)
+    inner = next(iter(model.graph[0].attributes["then_branch"].as_graph()))
+    assert str(inner.outputs[0].shape) == "[N,4]"
 
 
 def test_a_bound_symbol_is_bound_everywhere():
@@ -93,3 +102,30 @@ def test_an_input_without_a_rank_takes_any_shape():
     model.graph.inputs[0].shape = None
     shapes.bind(model, {"x": (5, 3), "no input": (1,)})
     assert _shape(model, "x") == "[5,3]"
+
+
+SEQUENCE = "s = SplitToSequence<axis=1, keepdims=1>(x, w)"
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        f"{SEQUENCE} y = ConcatFromSequence<axis=1>(s)",
+        f"{SEQUENCE} t = Identity(s) y = ConcatFromSequence<axis=1>(t)",
+        "s = SequenceConstruct(x, x) y = ConcatFromSequence<axis=1>(s)",
+        f"""{SEQUENCE} z = ReduceMax<keepdims=0>(x) c = Cast<to=9>(z)
+            t = If<then_branch = a () => (seq(float[N,3]) p) {{ p = Identity(s) }},
+                   else_branch = b () => (seq(float[N,3]) q) {{ q = Identity(s) }}>(c)
+            y = ConcatFromSequence<axis=1>(t)""",
+    ],
+    ids=["split", "identity", "construct", "if"],
+)
+def test_sequences_stay_sequences(nodes):
+    """onnx-ir's own inference writes the dtype of the elements into a value without a type: a tensor then."""
+    model = graph(f"g (float[N,6] x, int64 w) => (float[N,M] y) {{ {nodes} }}", w=np.array(2))
+    x = {"x": np.arange(12, dtype=np.float32).reshape(2, 6)}
+    expected = run(model, x)
+    shapes.refresh(model)
+    np.testing.assert_array_equal(run(model, x)[0], expected[0])
+    shapes.refresh(model)
+    assert all(not isinstance(v.type, ir.TensorType) for n in model.graph for v in n.outputs if v.name in ("s", "t"))

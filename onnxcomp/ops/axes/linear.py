@@ -37,6 +37,17 @@ def conv(n: View) -> Iterator[Relation]:
         yield Tied((n.out(1).part(0, multiplier), n.out(1).part(group * multiplier, (group + 1) * multiplier)))
 
 
+@rule("DeformConv")
+def deform_conv(n: View) -> Iterator[Relation]:
+    """As Conv, of X sampled at offsets; inputs: x, w, offset, bias, mask. One group and one group of offsets."""
+    if int_attribute(n.node, "group", 1) != 1 or int_attribute(n.node, "offset_group", 1) != 1:
+        raise Unsupported("several groups")
+    yield Contracted((n.slot(0, 1), n.slot(1, 1)))
+    yield Tied((n.slot(1, 0), n.out(1)))
+    if n.given(3) is not None:
+        yield Tied((n.slot(3, 0), n.out(1)))
+
+
 @rule("ConvTranspose")
 def conv_transpose(n: View) -> Iterator[Relation]:
     """Y[n, o] = Σᵢ W[i, o] ⋆ᵀ X[n, i] + b[o]; w: [in, out/groups, k…]. Depthwise: o and i are one channel."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnxcomp.ops.attributes import constant, int_attribute, ints_attribute
-from onnxcomp.ops.axes.relations import Mixed, Relation, Sizes, Slot, Tied, Unsupported, View, passed, rule
+from onnxcomp.ops.axes.relations import Contracted, Mixed, Relation, Sizes, Slot, Tied, Unsupported, View, passed, rule
 
 
 @rule(
@@ -52,12 +52,16 @@ def arg(n: View) -> Iterator[Relation]:
     yield from _kept(n, {int_attribute(n.node, "axis", 0) % rank})
 
 
+SUMS = frozenset({"ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum"})
+
+
 @rule(
     *("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceLogSum"),
     *("ReduceLogSumExp", "ReduceSumSquare", "ReduceProd"),
 )
 def reduction(n: View) -> Iterator[Relation]:
-    """y = f over the axes; without a channel the result changes, as that of a norm does. Other axes pass."""
+    """y = f over the axes. A sum (of squares, …) without a channel is one with a zero there; else the result changes,
+    as that of a norm does. Other axes pass."""
     rank, axes = len(n.shape(0)), ints_attribute(n.node, "axes", ())
     if n.given(1) is not None:
         given = constant(n.input(1))
@@ -69,7 +73,7 @@ def reduction(n: View) -> Iterator[Relation]:
         return
     reduced = {a % rank for a in axes} if axes else set(range(rank))
     for axis in sorted(reduced):
-        yield Mixed(n.slot(0, axis))
+        yield Contracted((n.slot(0, axis),)) if n.node.op_type in SUMS else Mixed(n.slot(0, axis))
     yield from _kept(n, reduced)
 
 
@@ -79,6 +83,21 @@ def _kept(n: View, reduced: set[int]) -> Iterator[Relation]:
     left = [axis for axis in range(len(n.shape(0))) if axis not in reduced]
     for place, axis in enumerate(left):
         yield Tied((n.slot(0, axis), Slot(n.node.outputs[0], axis if keep else place)))
+
+
+@rule("MeanVarianceNormalization")
+def mean_variance(n: View) -> Iterator[Relation]:
+    """(x − mean) / std over the axes."""
+    rank = len(n.shape(0))
+    yield from passed(n, 0, range(rank))
+    for axis in sorted({a % rank for a in ints_attribute(n.node, "axes", (0, 2, 3))}):
+        yield Mixed(n.out(axis))
+
+
+@rule("ReverseSequence")
+def reverse_sequence(n: View) -> Iterator[Relation]:
+    """Turns the first steps of each sample around; the features pass."""
+    yield from passed(n, 0, range(2, len(n.shape(0))))
 
 
 @rule("LRN")

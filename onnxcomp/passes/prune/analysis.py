@@ -21,6 +21,7 @@ MAX_ROUNDS = 4
 WEIGHTED: dict[str, tuple[int, ...]] = {
     "Conv": (1,),
     "ConvTranspose": (1,),
+    "DeformConv": (1,),
     "Gemm": (0, 1),
     "MatMul": (0, 1),
     "Einsum": (0, 1, 2),

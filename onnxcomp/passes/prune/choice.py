@@ -13,9 +13,11 @@ from onnxcomp.passes.base import Context
 from onnxcomp.passes.prune import costs
 from onnxcomp.passes.prune.alignment import allowed_counts, rounded
 from onnxcomp.passes.prune.analysis import Analysis
-from onnxcomp.passes.prune.budget import CellCurve, select
+from onnxcomp.passes.prune.budget import Budget, CellCurve, select
 from onnxcomp.passes.prune.cells import Cell
+from onnxcomp.passes.prune.channel_costs import CostModel
 from onnxcomp.passes.prune.config import PruneConfig
+from onnxcomp.passes.prune.latency_choice import choose_by_latency
 from onnxcomp.passes.prune.obs import Removal
 from onnxcomp.passes.selection import unselected
 from onnxcomp.report.reasons import Reason
@@ -51,7 +53,7 @@ class Choice:
 
 
 def choose(
-    model: ir.Model, analysis: Analysis, removals: Mapping[str, Removal], config: PruneConfig, ctx: Context
+    model: ir.Model, analysis: Analysis, removals: dict[str, Removal], config: PruneConfig, ctx: Context
 ) -> Choice:
     """Spends the budget.
 
@@ -67,14 +69,19 @@ def choose(
     for curve in curves:
         if len(curve.allowed) == 1 and curve.allowed[0] == curve.size:
             held.setdefault(curve.name, Reason.ALIGNMENT)
-    budget = config.budget()
-    models = {
-        "macs": lambda: costs.multiplications(model, analysis, ctx.shapes),
-        "params": lambda: costs.parameters(model, analysis.structure),
-    }
-    model_of = models.get(budget.kind)
-    selection = select(curves, budget, config.scope, model_of() if model_of else None)
-    return Choice(removals, selection.keep, held, selection.sentence, selection.reached)
+    budget, measured = config.budget(), dict[str, float]()
+    if budget.kind == "latency":
+        selection, measured = choose_by_latency(model, analysis, curves, removals, budget, config.scope, unit, ctx)
+    else:
+        selection = select(curves, budget, config.scope, _model_of(budget, model, analysis, ctx))
+    return Choice(removals, selection.keep, held, selection.sentence, selection.reached, measured)
+
+
+def _model_of(budget: Budget, model: ir.Model, analysis: Analysis, ctx: Context) -> CostModel | None:
+    """What a budget counts in."""
+    if budget.kind == "macs":
+        return costs.multiplications(model, analysis, ctx.shapes)
+    return costs.parameters(model, analysis.structure) if budget.kind == "params" else None
 
 
 def _held(model: ir.Model, analysis: Analysis, ctx: Context) -> dict[str, Reason]:

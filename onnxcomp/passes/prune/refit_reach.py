@@ -1,8 +1,8 @@
 """What becomes of a layer's output: the residual sum that it goes into, and the activation that reads it.
 
-In front of the activation stands s = a·y + c + r: y the layer's output, a and c of a BatchNorm that may stand between, r
-the other operand of an Add. The layer is fitted to the original s, less the pruned model's own r, so that the last layer
-of a branch makes up for what the stream lost before it.
+In front of the activation stands s = a·y + c + r: y the layer's output, a and c of a BatchNorm that may stand between,
+r the other operand of an Add. The layer is fitted to the original s, less the pruned model's own r, so that the last
+layer of a branch makes up for what the stream lost before it.
 """
 
 from __future__ import annotations

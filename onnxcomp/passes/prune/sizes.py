@@ -10,9 +10,8 @@ import onnx_ir as ir
 from onnxcomp.calibration.readers import Feed
 from onnxcomp.errors import OnnxcompError
 from onnxcomp.model.normalize import clone
-from onnxcomp.model.shapes import bind
+from onnxcomp.model.shapes import in_call
 from onnxcomp.ops.axes.relations import Shape
-from onnxcomp.ops.macs import static_shape
 from onnxcomp.runtime.session import SessionConfig, open_session
 
 PREFIX = "onnxcomp.shape."
@@ -41,10 +40,8 @@ def shapes_of_call(model: ir.Model, feed: Feed, config: SessionConfig) -> dict[s
     Raises:
         OnnxcompError: It does not run on this feed.
     """
-    bound = clone(model)
-    bind(bound, {name: array.shape for name, array in feed.items()})
-    values = [*bound.graph.inputs, *(v for node in bound.graph for v in node.outputs if v.name)]
-    known = {v.name or "": shape for v in values if (shape := static_shape(v)) is not None}
+    known = in_call(model, {name: array.shape for name, array in feed.items()})
+    values = [v for node in model.graph for v in node.outputs if v.name]
     missing = [v.name or "" for v in values if v.name not in known]
     return known | (_run(model, missing, feed, config) if missing else {})
 
