@@ -144,8 +144,9 @@ def _attempt(
         failed = next(g for g in judgement.gates if not g.passed)
         why = failed.sentence()
         return refused(why, _fidelity_evidence(step, model, bench, judgement), **found)
-    wanted = EXACT_COSINE if exact else batch_cosine(judgement.error)
-    batches = check_batches(bench.loaded.model, candidate, bench.feed, bench.context.session, wanted)
+    # A rewrite must equal what it rewrote, which earlier steps may have moved away from the original.
+    reference, wanted = (model, EXACT_COSINE) if exact else (bench.loaded.model, batch_cosine(judgement.error))
+    batches = check_batches(reference, candidate, bench.feed, bench.context.session, wanted)
     if batches is not None:
         return refused(batches, Evidence("proof"), **found)
     timing = versus(bench, model, candidate, STEP_SECONDS)
