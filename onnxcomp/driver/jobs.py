@@ -288,8 +288,11 @@ def _config(values: Mapping[str, Any]) -> PruneConfig:
         return PruneConfig.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = f"--{str(first['loc'][0]).replace('_', '-')}: " if first["loc"] else ""
-        raise UsageError(where + first["msg"].lower().removeprefix("value error, ")) from error
+        name, *inside = [str(part) for part in first["loc"]] or [""]
+        where = f"{name}.{inside[0]}: " if name == "ratios" and inside else f"--{name.replace('_', '-')}: " * bool(name)
+        # pydantic writes its own sentences with a capital; a value in ours stays as it was typed.
+        told = first["msg"].removeprefix("Value error, ")
+        raise UsageError(where + told[:1].lower() + told[1:]) from error
 
 
 def _with_pruning(recipe: Recipe, wanted: float | str | None) -> tuple[Step, ...]:

@@ -36,7 +36,10 @@ def refresh(model: ir.Model, *, keep_foreign: bool = False) -> None:
         if not keep_foreign or is_standard(node):
             for value in node.outputs:
                 value.shape = None
-    inferred = _infer(_skeleton(model))
+    proto = _skeleton(model)
+    known = (v for node in model.graph for v in node.outputs if v.type is not None and not v.is_graph_output())
+    proto.graph.value_info.extend(ir.serde.serialize_value(v) for v in known)
+    inferred = _infer(proto)
     if inferred is not None:
         _take(model.graph, inferred)
     for value, shape in declared.items():
@@ -86,7 +89,6 @@ def in_call(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> dict[str, t
         ModelError: As for `bind`.
     """
     proto = _skeleton(model)
-    del proto.graph.value_info[:]
     for info in proto.graph.output:
         info.type.tensor_type.ClearField("shape")
     for value in model.graph.inputs:
@@ -159,8 +161,6 @@ def _skeleton(model: ir.Model) -> onnx.ModelProto:
     proto.graph.input.extend(ir.serde.serialize_value(v) for v in inputs.values())
     proto.graph.output.extend(ir.serde.serialize_value(v) for v in model.graph.outputs)
     proto.graph.node.extend(ir.serde.serialize_node(node) for node in model.graph)
-    known = (v for node in model.graph for v in node.outputs if v.type is not None and not v.is_graph_output())
-    proto.graph.value_info.extend(ir.serde.serialize_value(v) for v in known)
     return proto
 
 

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -31,7 +32,6 @@ class LinearView(ABC):
         output: Where y (bias included) comes out.
         groups: 1 but for grouped convolutions.
         can_bias: Whether a bias can be stored; False for a MatMul without a following Add.
-        axis: Of the channels, in input and output.
     """
 
     node: ir.Node
@@ -40,7 +40,9 @@ class LinearView(ABC):
     output: ir.Value
     groups: int
     can_bias: bool
-    axis: int
+
+    axis: ClassVar[int]
+    """Of the channels in input and output; pruning asks for it."""
 
     @staticmethod
     def of(node: ir.Node) -> LinearView | None:
@@ -78,11 +80,9 @@ class LinearView(ABC):
 
     @abstractmethod
     def with_matrix(self, matrix: Array, bias: Array | None) -> dict[str, Array]:
-        """The initializers that make W and b of this node, by name, in its dtype and layout; see `store`.
+        """The initializers that make `matrix` and `bias` [out] those of this node, by name, in its dtype and layout.
 
-        Args:
-            matrix: [groups, out/groups, in/groups·taps].
-            bias: [out]; None leaves the bias as it is. A bias that other nodes read too gets a new name.
+        Without `bias` that stays as it is; one that other nodes read too gets a new name. `store` writes them.
         """
 
     @abstractmethod
@@ -91,10 +91,7 @@ class LinearView(ABC):
 
     @abstractmethod
     def rows(self, x: Array, positions: Array) -> Array:
-        """What the node reads at `positions` (int64 [n], flat over the output without its channels).
-
-        Returns: [n, groups, in/groups·taps], dtype of x.
-        """
+        """What is read at `positions` (int64 [n], flat over the output without channels): [n, groups, columns of W]."""
 
     @abstractmethod
     def targets(self, y: Array, positions: Array) -> Array:
@@ -151,6 +148,8 @@ def _connect(view: LinearView, bias: ir.Value) -> None:
 @dataclass(frozen=True)
 class ConvView(LinearView):
     """w: [out, in/groups, k…]; x: [N, in, size…]."""
+
+    axis = 1
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
@@ -209,12 +208,9 @@ class ConvView(LinearView):
 
 @dataclass(frozen=True)
 class MatrixView(LinearView):
-    """Products of the last axis with a matrix: y = α·x·B + β·c.
+    """Products of the last axis with a matrix: y = α·x·B + β·c; `transposed`: the weight is stored [out, in]."""
 
-    Args:
-        transposed: The weight is stored [out, in].
-        alpha: α of a Gemm, else 1; `beta` likewise.
-    """
+    axis = -1
 
     transposed: bool = False
     alpha: float = 1.0
@@ -248,7 +244,7 @@ class MatrixView(LinearView):
         return np.asarray(x.reshape(-1, 1, x.shape[-1])[positions])
 
     def targets(self, y: Array, positions: Array) -> Array:
-        return np.asarray(y.reshape(-1, 1, y.shape[-1])[positions])
+        return self.rows(y, positions)
 
 
 def _conv(node: ir.Node, weight: ir.Value) -> LinearView | None:
@@ -265,7 +261,6 @@ def _conv(node: ir.Node, weight: ir.Value) -> LinearView | None:
         node.outputs[0],
         groups=int_attribute(node, "group", 1),
         can_bias=True,
-        axis=1,
         kernel=kernel,
         strides=ints_attribute(node, "strides", ones),
         dilations=ints_attribute(node, "dilations", ones),
@@ -283,7 +278,7 @@ def _gemm(node: ir.Node, weight: ir.Value) -> LinearView | None:
     if array is not None and array.size != (array.shape[-1] if array.ndim else 1):  # another bias for each row
         return None
     transposed = bool(int_attribute(node, "transB", 0))
-    return MatrixView(node, weight, bias, node.outputs[0], 1, True, -1, transposed, alpha, beta)
+    return MatrixView(node, weight, bias, node.outputs[0], 1, True, transposed, alpha, beta)
 
 
 def _matmul(node: ir.Node, weight: ir.Value) -> LinearView | None:
@@ -293,8 +288,8 @@ def _matmul(node: ir.Node, weight: ir.Value) -> LinearView | None:
     output = node.outputs[0]
     added = _added_vector(output, shape[1])
     if added is None:
-        return MatrixView(node, weight, None, output, 1, False, -1)
-    return MatrixView(node, weight, added[0], added[1], 1, True, -1)
+        return MatrixView(node, weight, None, output, 1, False)
+    return MatrixView(node, weight, added[0], added[1], 1, True)
 
 
 def _added_vector(value: ir.Value, size: int) -> tuple[ir.Value, ir.Value] | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from onnxcomp.ops.attributes import int_attribute, string_attribute
-from onnxcomp.ops.axes.relations import Contracted, Count, Relation, Tied, Unsupported, View, rule
+from onnxcomp.ops.axes.relations import Contracted, Count, Mixed, Relation, Tied, Unsupported, View, rule
 
 
 @rule("Conv", "com.microsoft:FusedConv")
@@ -17,13 +17,17 @@ def conv(n: View) -> Iterator[Relation]:
     Depthwise (c = 1): output o reads channel ⌊o / m⌋ only. Grouped: the same offsets in every group, so that all groups
     stay equally large.
     """
-    groups, (out, own, *_) = int_attribute(n.node, "group", 1), n.shape(1)
-    yield Tied((n.slot(0, 0), n.out(0)))
-    yield Tied((n.slot(1, 0), n.out(1)))
+    yield from _convolved(n)
     if n.given(2) is not None:
         yield Tied((n.slot(2, 0), n.out(1)))
     if n.given(3) is not None:  # FusedConv adds a tensor of the output's shape
         yield Tied((n.slot(3, 1), n.out(1)))
+
+
+def _convolved(n: View) -> Iterator[Relation]:
+    groups, (out, own, *_) = int_attribute(n.node, "group", 1), n.shape(1)
+    yield Tied((n.slot(0, 0), n.out(0)))
+    yield Tied((n.slot(1, 0), n.out(1)))
     if groups == 1:
         yield Contracted((n.slot(0, 1), n.slot(1, 1)))
         return
@@ -102,6 +106,17 @@ def matmul(n: View) -> Iterator[Relation]:
             if own >= 0 and n.shape(index)[own] > 1:
                 slots.append(n.slot(index, own))
         yield Tied(tuple(slots))
+
+
+@rule("MatMulInteger", "ConvInteger")
+def integers(n: View) -> Iterator[Relation]:
+    """Σₖ (x − zₓ)·(w − z_w): a zero in w is not nothing. Masks can't tell what the pruned model computes, so that its
+    inputs count as mixed."""
+    if any(n.given(index) is not None and n.shape(index) not in ((), (1,)) for index in (2, 3)):
+        raise Unsupported("a zero point for each row or column")
+    plain = n.node.op_type == "MatMulInteger"
+    yield from matmul(n) if plain else _convolved(n)
+    yield Mixed(n.slot(0, -1 if plain else 1))
 
 
 @rule("Einsum")

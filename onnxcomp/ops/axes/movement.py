@@ -113,12 +113,20 @@ def _slice(n: View, axis: int) -> list[np.ndarray]:
         index = where.index(axis)
         start, end = (int(n.weight(i)[index]) for i in (1, 2))
         step = 1 if n.given(4) is None else int(n.weight(4)[index])
-        if step != 1:
-            raise Unsupported("a slice of channels with a step")
-        size = n.shape(0)[axis]
-        start, end = (min(max(v + size if v < 0 else v, 0), size) for v in (start, end))
-        labels = labels.take(range(start, end), axis)
+        labels = labels.take(taken(start, end, step, n.shape(0)[axis]), axis)
     return [labels]
+
+
+def taken(start: int, end: int, step: int, size: int) -> range:
+    """The positions that a Slice takes from an axis.
+
+    >>> list(taken(1, 2**62, 2, 6)), list(taken(-1, -(2**62), -3, 6))
+    ([1, 3, 5], [5, 2])
+    """
+    low, high = (0, size) if step > 0 else (-1, size - 1)
+    start = min(max(start + size if start < 0 else start, 0), high)
+    end = min(max(end + size if end < 0 else end, low), high)
+    return range(start, end, step)
 
 
 def _slice_axes(n: View) -> list[int]:

@@ -48,7 +48,7 @@ def skip_layer_norm(n: View) -> Iterator[Relation]:
 
 @rule("GroupNormalization", "com.microsoft:GroupNorm")
 def group_norm(n: View) -> Iterator[Relation]:
-    """Statistics over each block of C/groups channels: the same offsets in every block, so that the blocks stay equal."""
+    """Statistics over each block of C/groups channels: the same offsets in every block, so that blocks stay equal."""
     groups, last = int_attribute(n.node, "num_groups", int_attribute(n.node, "groups", 0)), n.node.domain != ""
     if last and not int_attribute(n.node, "channels_last", 1):
         raise Unsupported("channels first in com.microsoft:GroupNorm")

@@ -100,6 +100,26 @@ def reverse_sequence(n: View) -> Iterator[Relation]:
     yield from passed(n, 0, range(2, len(n.shape(0))))
 
 
+@rule("ScatterElements")
+def scatter_elements(n: View) -> Iterator[Relation]:
+    """y[i[p, c], c] = u[p, c] along one axis: along the others each position is written from the same position."""
+    rank = len(n.shape(0))
+    for axis in set(range(rank)) - {int_attribute(n.node, "axis", 0) % rank}:
+        if n.shape(0)[axis] == n.shape(1)[axis]:
+            yield Tied((*(n.slot(index, axis) for index in range(3)), n.out(axis)))
+
+
+@rule("GatherND", "ScatterND")
+def nd(n: View) -> Iterator[Relation]:
+    """Each row of indices names a place along the first axes of the data; what lies behind is taken or written."""
+    if int_attribute(n.node, "batch_dims", 0):
+        raise Unsupported("batch axes")
+    rank, named = len(n.shape(0)), n.shape(1)[-1]
+    for behind in range(1, rank - named + 1):
+        updates = [n.slot(2, -behind)] if n.node.op_type == "ScatterND" else []
+        yield Tied((n.slot(0, -behind), *updates, n.out(-behind)))
+
+
 @rule("LRN")
 def local_response(n: View) -> Iterator[Relation]:
     """Each channel is divided by a norm over its neighbours."""

@@ -1,4 +1,4 @@
-"""What in a node or its constants names a number of channels, written anew: one function for each kind of adjustment."""
+"""What in a node or its constants names a number of channels, written anew: a function for each kind of adjustment."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcomp.ops.attributes import constant, int_attribute, new_initializer
+from onnxcomp.ops.axes.movement import taken
 from onnxcomp.ops.axes.relations import Adjustment, Count, Pads, Parts, Picks, Shape, Sizes, Window
 
 Positions = np.ndarray | None
@@ -117,15 +118,21 @@ def _(adjustment: Parts, node: ir.Node, original: ir.Node, scene: Scene) -> None
 
 @_adjust.register
 def _(adjustment: Window, node: ir.Node, original: ir.Node, scene: Scene) -> None:
-    """[start, end) → [kept before start, kept before end)."""
-    bounds = [constant(original.inputs[i]) for i in (1, 2)]
-    starts, ends = (None if b is None else b.copy() for b in bounds)
+    """[start, end) → [kept before start, kept before end); a Gather takes the channels of a slice with a step."""
+    bounds = [constant(v) for v in original.inputs[1:3]]
+    steps = constant(original.inputs[4]) if len(original.inputs) > 4 else None
+    starts, ends, steps = (None if b is None else b.copy() for b in (*bounds, steps))
     touched = False
     for j, axis in enumerate(adjustment.axes):
         positions = scene.positions(original.inputs[0], axis)
         if positions is None or starts is None or ends is None:
             continue
         size = scene.old_size(original.inputs[0], axis)
+        if steps is not None and steps[j] != 1:
+            wanted = np.asarray(taken(int(starts[j]), int(ends[j]), int(steps[j]), size))
+            _gathered(node, axis, np.searchsorted(positions, wanted[np.isin(wanted, positions)]), scene)
+            starts[j], ends[j], steps[j] = 0, np.iinfo(ends.dtype).max, 1
+            scene.constant(node, 4, steps)
         for vector in (starts, ends):
             bound = int(vector[j])
             bound = min(max(bound + size if bound < 0 else bound, 0), size)
@@ -134,6 +141,17 @@ def _(adjustment: Window, node: ir.Node, original: ir.Node, scene: Scene) -> Non
     if touched and starts is not None and ends is not None:
         scene.constant(node, 1, starts)
         scene.constant(node, 2, ends)
+
+
+def _gathered(node: ir.Node, axis: int, indices: np.ndarray, scene: Scene) -> None:
+    """Takes `indices` of an axis of input 0 first."""
+    source = node.inputs[0]
+    assert source is not None
+    wanted = new_initializer(scene.graph, f"{node.name}.indices", indices.astype(np.int64))
+    gather = ir.node("Gather", [source, wanted], {"axis": axis}, name=scene.free_name(f"{node.name}.gather"))
+    gather.outputs[0].name, gather.outputs[0].type = scene.free_name(f"{source.name}.{node.name}"), source.type
+    scene.graph.insert_before(node, [gather])
+    node.replace_input_with(0, gather.outputs[0])
 
 
 @_adjust.register
@@ -205,5 +223,5 @@ def _masked(source: ir.Value, length: int, sizes: dict[int, int], scene: Scene) 
     total = ir.node("Add", [product.outputs[0], new_initializer(scene.graph, f"{name}.sizes", new)])
     for node, suffix in ((product, "masked"), (total, "whole")):
         node.name = node.outputs[0].name = scene.free_name(f"{name}.{suffix}")
-        node.outputs[0].dtype = source.dtype
+        node.outputs[0].type = source.type
     return [product, total]

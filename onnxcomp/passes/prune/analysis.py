@@ -22,6 +22,8 @@ WEIGHTED: dict[str, tuple[int, ...]] = {
     "Conv": (1,),
     "ConvTranspose": (1,),
     "DeformConv": (1,),
+    "ConvInteger": (1,),
+    "MatMulInteger": (0, 1),
     "Gemm": (0, 1),
     "MatMul": (0, 1),
     "Einsum": (0, 1, 2),
@@ -34,9 +36,6 @@ WEIGHTED: dict[str, tuple[int, ...]] = {
     "com.microsoft:Attention": (1,),
 }
 """Operators that hold weights, and the inputs that may be one: what makes channels worth removing."""
-
-_CARRIERS = frozenset({"DequantizeLinear", "Transpose", "Cast", "Identity"})
-"""A constant behind one of these is a weight too."""
 
 Uses = tuple[tuple[str, bool, int], ...]
 
@@ -77,7 +76,9 @@ def analyse_shapes(model: ir.Model, shapes: Mapping[str, Shape], others: Mapping
     """
     choices: dict[str, int] = {}
     best: Analysis | None = None
-    for _ in range(MAX_ROUNDS):
+    rounds = 0
+    while True:
+        rounds += 1
         atoms = find_atoms(model, shapes, others, choices)
         weights = weight_uses(model, atoms)
         found = Analysis(find_cells(atoms, weights), shapes, weights)
@@ -91,42 +92,33 @@ def analyse_shapes(model: ir.Model, shapes: Mapping[str, Shape], others: Mapping
             for name, (owners, ways) in atoms.coarse.items()
             if ways > 1 and choices.get(name, 0) + 1 < ways and locked[atoms.root[owners]].all()
         ]
-        if not stuck:
-            break
+        if not stuck or rounds == MAX_ROUNDS:
+            return best
         choices |= {name: choices.get(name, 0) + 1 for name in stuck}
-    return best
 
 
 def weight_uses(model: ir.Model, atoms: Atoms) -> dict[ir.Value, Uses]:
-    """Constant operands of the operators that hold weights, with the tracked axes of each."""
+    """Weights: constant operands of the operators that hold weights, with the tracked axes of each."""
     summed = {
         (node.name or "", slot.value, slot.axis)
         for contraction in atoms.contractions
         for node, slot in ((contraction.node, s) for s in contraction.slots)
     }
     result: dict[ir.Value, list[tuple[str, bool, int]]] = {}
+    computed: set[ir.Value] = set()
     for node in model.graph:
+        # What is computed from constants is a weight too: dequantised, transposed, scaled.
+        if node.inputs and all(v is None or is_constant(v) or v in computed for v in node.inputs):
+            computed.update(node.outputs)
         for index in WEIGHTED.get(qualified(node), ()):
             value = node.inputs[index] if index < len(node.inputs) else None
-            origin, through = _origin(value)
-            if value is None or origin is None:
+            if value is None or not (is_constant(value) or value in computed):
                 continue
             for axis, held in enumerate(atoms.axes.get(value, ())):
                 if held is not None:
                     contracted = (node.name or "", value, axis) in summed
-                    result.setdefault(origin if not through else value, []).append((node.name or "", contracted, axis))
+                    result.setdefault(value, []).append((node.name or "", contracted, axis))
     return {value: tuple(uses) for value, uses in result.items()}
-
-
-def _origin(value: ir.Value | None) -> tuple[ir.Value | None, bool]:
-    """The constant that a weight comes from, and whether an operator lies between."""
-    through = False
-    while value is not None and not is_constant(value):
-        node = value.producer()
-        if node is None or node.op_type not in _CARRIERS:
-            return None, False
-        value, through = node.inputs[0], True
-    return value, through
 
 
 def _free(analysis: Analysis) -> int:

@@ -99,6 +99,7 @@ class _Engine:
     def __init__(self, shapes: Shapes, others: Shapes, choices: Mapping[str, int]) -> None:
         self.found = Atoms()
         self._shapes, self._others, self._choices = shapes, others, choices
+        self._sizes: dict[ir.Value, Shape] = {}
         self._ties: list[np.ndarray] = []
         self._node: ir.Node | None = None
         self._index = 0
@@ -108,11 +109,15 @@ class _Engine:
     # What a rule may ask
 
     def shape_of(self, value: ir.Value) -> Shape:
-        if value.const_value is not None and is_constant(value):
-            return tuple(int(d) for d in value.const_value.shape.numpy())
-        shape = self._shapes.get(value.name or "")
+        shape = self._sizes.get(value)
         if shape is None:
-            raise Unsupported(f"the shape of {value.name} is not known")
+            if value.const_value is not None and is_constant(value):
+                shape = tuple(int(d) for d in value.const_value.shape.numpy())
+            else:
+                shape = self._shapes.get(value.name or "")
+            if shape is None:
+                raise Unsupported(f"the shape of {value.name} is not known")
+            self._sizes[value] = shape
         return shape
 
     def fixed(self, value: ir.Value, axis: int) -> bool:
@@ -330,7 +335,8 @@ class _Engine:
 
     def close(self, model: ir.Model) -> None:
         """Outputs, and what bodies of If, Loop and Scan read, stay as they are; so do unclaimed axes of constants."""
-        for self._node, value, claimed in self._constants:
+        for node, value, claimed in self._constants:
+            self._node = node
             for axis, atoms in enumerate(self.found.axes.get(value, ())):
                 if atoms is not None and axis not in claimed:
                     self._lock(atoms, self._reason(f"it needs all of axis {axis} of {value.name}"))

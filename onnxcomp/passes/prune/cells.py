@@ -106,9 +106,9 @@ def find_cells(atoms: Atoms, weights: Mapping[ir.Value, tuple[tuple[str, bool, i
     useful = np.zeros(count, bool)
     for value, uses in weights.items():
         for _, _, axis in uses:
-            held = atoms.axes[value][axis]
-            if held is not None:
-                useful[root[held]] = True
+            own = atoms.axes[value][axis]
+            if own is not None:
+                useful[root[own]] = True
     signature = _signatures(atoms)
     free = np.unique(root[useful[root] & ~locked[root]]) if count else np.zeros(0, np.int64)
     _, group = np.unique(signature[free], return_inverse=True)

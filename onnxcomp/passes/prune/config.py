@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from onnxcomp.passes.prune.budget import Budget, Scope
 from onnxcomp.passes.prune.importance import WITH_DATA, Importance
@@ -12,6 +13,9 @@ from onnxcomp.passes.prune.plan import Refitting
 from onnxcomp.report.structures import Record
 
 DEFAULT_RATIO = 0.5
+
+Multiple = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class PruneConfig(Record):
@@ -30,31 +34,31 @@ class PruneConfig(Record):
     """
 
     kind: Literal["prune"] = Field(default="prune", alias="pass")
-    ratio: float | None = Field(default=None, ge=0, lt=1)
+    ratio: Share | None = None
     macs: float | None = Field(default=None, gt=0, le=1)
     params: float | None = Field(default=None, gt=0, le=1)
     latency: float | str | None = None
     importance: Importance | Literal["auto"] = "auto"
     scope: Scope = "global"
     refit: Refitting | Literal["auto"] = "auto"
-    round_to: int | Literal["auto"] = "auto"
+    round_to: Multiple | Literal["auto"] = "auto"
     max_ratio: float | None = Field(default=None, gt=0, lt=1)
-    ratios: dict[str, float] = Field(default_factory=dict)
+    ratios: dict[str, Share] = Field(default_factory=dict)
 
     model_config = Record.model_config | {"populate_by_name": True}
+
+    @field_validator("latency")
+    @classmethod
+    def _share_or_milliseconds(cls, latency: float | str | None) -> float | str | None:
+        if latency is not None:
+            parse_latency(latency)
+        return latency
 
     @model_validator(mode="after")
     def _valid(self) -> PruneConfig:
         given = [name for name in ("ratio", "macs", "params", "latency") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} are two budgets; give one")
-        if isinstance(self.round_to, int) and self.round_to < 1:
-            raise ValueError("round_to is a number of channels, 1 or more")
-        if self.latency is not None:
-            parse_latency(self.latency)
-        for pattern, share in self.ratios.items():
-            if not 0 <= share < 1:
-                raise ValueError(f"ratios.{pattern}: a share to remove lies between 0 and 1")
         return self
 
     def budget(self) -> Budget:
@@ -80,13 +84,10 @@ class PruneConfig(Record):
             return "least-squares" if has_data else "none"
         return self.refit
 
-    def needs_data(self) -> bool:
-        """Whether something was asked for that can't be had without calibration feeds."""
-        return self.importance in WITH_DATA or self.refit == "least-squares"
-
-    def fixed_by_user(self) -> bool:
-        """The numbers are the user's: a result that is slower is kept, with a warning."""
-        return self.latency is None
+    def needs_data(self) -> tuple[str, ...]:
+        """What was asked for that can't be had without calibration feeds."""
+        importance = (f"importance {self.importance}",) if self.importance in WITH_DATA else ()
+        return importance + ((f"refit {self.refit}",) if self.refit == "least-squares" else ())
 
 
 def parse_latency(text: float | str) -> tuple[float, bool]:
@@ -101,6 +102,6 @@ def parse_latency(text: float | str) -> tuple[float, bool]:
         number = float(word.removesuffix("ms"))
     except ValueError:
         number = -1.0
-    if number <= 0 or (not absolute and number > 1):
-        raise ValueError(f"latency {text!r} is neither a share that may remain (0.5) nor milliseconds (8ms)")
+    if not 0 < number < math.inf or (not absolute and number > 1):
+        raise ValueError(f"{text!r} is neither a share that may remain (0.5) nor milliseconds (8ms)")
     return number, absolute

@@ -100,10 +100,9 @@ def _ranked(view: View, slabs: dict[int, np.ndarray]) -> list[int]:
     return useful
 
 
-_THROUGH = frozenset(
-    "Transpose Reshape Squeeze Unsqueeze Expand Split Gather Slice Concat Mul Div Add Sub Neg Identity Cast Sqrt "
-    "LayerNormalization RMSNormalization RotaryEmbedding Dropout".split()
-)
+_NAMES = """Transpose Reshape Squeeze Unsqueeze Expand Split Gather Slice Concat Mul Div Add Sub Neg Identity Cast Sqrt
+LayerNormalization RMSNormalization RotaryEmbedding Dropout"""
+_THROUGH = frozenset(_NAMES.split())
 _LOOKAHEAD = 200
 
 

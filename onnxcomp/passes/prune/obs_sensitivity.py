@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -28,6 +29,14 @@ FRACTIONS = (0.125, 0.25, 0.5, 0.75, 0.875)
 """Shares of a cell's channels that are taken away to measure."""
 
 
+class Memory(Protocol):
+    """What was measured in an earlier run, by what is removed in which order."""
+
+    def get(self, removal: Removal) -> list[float] | None: ...
+
+    def put(self, removal: Removal, errors: Sequence[float]) -> None: ...
+
+
 def observe_sensitivity(
     model: ir.Model,
     cells: Sequence[CellUses],
@@ -37,6 +46,7 @@ def observe_sensitivity(
     *,
     reference: ir.Model | None = None,
     feeds: int = 128,
+    memory: Memory | None = None,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Removal], dict[str, list[float]]]:
     """The order of removal of each cell, and the errors of the outputs at `FRACTIONS`; see `curve`.
@@ -49,6 +59,7 @@ def observe_sensitivity(
         reference: Whose outputs are right; by default the model's own. With another one, what `model` loses already
             is taken off the errors.
         feeds: How many feeds to measure on.
+        memory: Errors that were measured before; each cell's are stored as soon as they are known.
         progress: (cells done, cells in all).
 
     Returns:
@@ -61,12 +72,17 @@ def observe_sensitivity(
     errors: dict[str, list[float]] = {}
     for cell, removal, moments in observed_cells(model, cells, reader, config, options or ObserveOptions()):
         removals[cell.name] = removal
-        errors[cell.name] = []
-        for fraction in FRACTIONS:
-            gone = removal.order[: int(cell.size * fraction)]
-            candidate = without(model, cell.uses, gone, moments)
-            error = relative_error(right, _outputs(candidate, batches, config)) - lost if len(gone) else 0.0
-            errors[cell.name].append(max(error, 0.0))
+        known = memory.get(removal) if memory is not None else None
+        if known is None:
+            known = []
+            for fraction in FRACTIONS:
+                gone = removal.order[: int(cell.size * fraction)]
+                candidate = without(model, cell.uses, gone, moments)
+                error = relative_error(right, _outputs(candidate, batches, config)) - lost if len(gone) else 0.0
+                known.append(max(error, 0.0))
+            if memory is not None:
+                memory.put(removal, known)
+        errors[cell.name] = known
         if progress:
             progress(len(removals), len(cells))
     return removals, errors

@@ -14,7 +14,6 @@ from onnxcomp.model.fingerprint import structure_sha256
 from onnxcomp.passes.base import Context, Evidence, Plan, Proof
 from onnxcomp.passes.prune import costs
 from onnxcomp.passes.prune.analysis import Analysis, analyse
-from onnxcomp.passes.prune.channel_costs import CostModel
 from onnxcomp.passes.prune.choice import Choice, choose
 from onnxcomp.passes.prune.config import PruneConfig
 from onnxcomp.passes.prune.equivalence import Equivalence, check
@@ -59,8 +58,9 @@ class Prune:
         """
         has_data = ctx.calibration is not None
         if self.config.needs_data() and not has_data:
+            wanted = " and ".join(self.config.needs_data())
             raise UsageError(
-                f"importance {self.config.importance} and refit {self.config.refit} need calibration data",
+                f"{wanted} can't be had without calibration data",
                 hint="give some with --calibration data.npz (or images:DIR, a folder of .npz, random:64)",
             )
         analysis = self._analysis(model, ctx)
@@ -70,9 +70,7 @@ class Prune:
             pass_name=self.name, version=__version__, source_sha256=structure_sha256(model), target=ctx.target.name
         )
         held = {**choice.held, **culprits}
-        counts = np.array([len(keep.get(c.name, range(c.size))) for c in analysis.structure.cells], np.int64)
-        multiplications = costs.multiplications(model, analysis, ctx.shapes)
-        parameters = costs.parameters(model, analysis.structure)
+        macs, params = _shares(model, analysis, {name: len(classes) for name, classes in keep.items()}, ctx)
         return PrunePlan(
             **header.model_dump() | {"skips": tuple(skips(model, analysis, held))},
             cells=tuple(_cells(analysis, choice, keep, held)),
@@ -80,8 +78,8 @@ class Prune:
             refit=self.config.refitting(has_data),
             budget=choice.sentence,
             reached=choice.reached,
-            macs=_share(multiplications, counts),
-            params=_share(parameters, counts),
+            macs=macs,
+            params=params,
             measured=choice.measured,
         )
 
@@ -94,7 +92,11 @@ class Prune:
         analysis = self._analysis(model, ctx)
         check_plan(plan, analysis)
         pruned, kept = rewrite(model, analysis, plan.keep())
-        if plan.refit == "none" or ctx.calibration is None or not kept:
+        self._refitted = ""
+        if plan.refit == "none" or not kept:
+            return pruned
+        if ctx.calibration is None:
+            self._refitted = f"not refitted: the plan wants {plan.refit}, and there are no calibration feeds"
             return pruned
         outcome = refit(
             model,
@@ -113,7 +115,9 @@ class Prune:
         found = self._check(before, analysis, plan.keep(), ctx)
         if found.complaint is not None:
             return Proof(passed=False, sentences=(f"mask equivalence: {found.complaint}",))
-        return Proof(passed=True, sentences=tuple(_summary(plan, found, self._refitted)))
+        counts = {cell.name: len(cell.keep) for cell in plan.cells}
+        shares = _shares(before, analysis, counts, ctx)
+        return Proof(passed=True, sentences=tuple(_summary(plan, shares, found, self._refitted)))
 
     def relax(self, plan: PrunePlan, evidence: Evidence[PrunePlan]) -> PrunePlan | None:
         """The plan with the cells that cost most (fidelity) or gain least (latency) whole again."""
@@ -175,13 +179,17 @@ class _Known:
 
 
 def check_plan(plan: PrunePlan, analysis: Analysis) -> None:
-    """Every cell of the plan is there, with its size.
+    """Every cell of the plan is there in the model, with its size, and once in the plan.
 
     Raises:
         PlanError: It is not.
     """
     sizes = {cell.name: cell.size for cell in analysis.structure.cells}
+    seen: set[str] = set()
     for cell in plan.cells:
+        if cell.name in seen:
+            raise PlanError(f"the plan's cell {cell.name!r} is there twice", hint="leave one of them out")
+        seen.add(cell.name)
         if sizes.get(cell.name) != cell.size:
             raise PlanError(
                 f"the plan's cell {cell.name!r} of {cell.size} does not exist in this model",
@@ -213,18 +221,30 @@ def _cells(
     return result
 
 
-def _share(model: CostModel, counts: np.ndarray) -> float | None:
-    total = model.total(model.sizes)
-    return model.total(counts) / total if total else None
+def _shares(
+    model: ir.Model, analysis: Analysis, counts: Mapping[str, int], ctx: Context
+) -> tuple[float | None, float | None]:
+    """Predicted shares of the MACs and of the parameters that remain; None where there are none to begin with.
+
+    Args:
+        counts: Classes that cells keep; one that is not named stays whole.
+    """
+    kept = np.array([counts.get(cell.name, cell.size) for cell in analysis.structure.cells], np.int64)
+    found = costs.multiplications(model, analysis, ctx.shapes), costs.parameters(model, analysis.structure)
+    macs, params = (c.total(kept) / c.total(c.sizes) if c.total(c.sizes) else None for c in found)
+    return macs, params
 
 
-def _summary(plan: PrunePlan, found: Equivalence, refitted: str) -> list[str]:
+def _summary(
+    plan: PrunePlan, shares: tuple[float | None, float | None], found: Equivalence, refitted: str
+) -> list[str]:
     cut = [cell for cell in plan.cells if cell.cut]
     gone, all_of = sum(c.size - len(c.keep) for c in cut), sum(c.size for c in plan.cells)
     approximate = sum(not cell.exact for cell in cut)
     sentences = [f"{gone} of {all_of} channels removed in {len(cut)} of {len(plan.cells)} cells"]
-    if plan.macs is not None and plan.params is not None:
-        sentences.append(f"predicted: {plan.macs:.1%} of the MACs and {plan.params:.1%} of the parameters remain")
+    macs, params = shares
+    if macs is not None and params is not None:
+        sentences.append(f"predicted: {macs:.1%} of the MACs and {params:.1%} of the parameters remain")
     sentences.append(f"mask equivalence holds: largest difference {found.difference:.2g} of what is allowed")
     if not found.changed and len(cut) > approximate:
         sentences.append("masking the removed channels changed no output: they did not matter on these feeds")

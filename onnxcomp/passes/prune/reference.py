@@ -64,6 +64,6 @@ def _mask(model: ir.Model, node: ir.Node, original: ir.Node, slot: Slot, held: n
     name = f"{node.name}.{value.name}.mask"
     factor = new_initializer(model.graph, name, mask.astype(dtype.numpy()))
     product = ir.node("Mul", [value, factor], name=f"{name}ed")
-    product.outputs[0].name, product.outputs[0].dtype = f"{name}ed", value.dtype
+    product.outputs[0].name, product.outputs[0].type = f"{name}ed", value.type
     model.graph.insert_before(node, [product])
     node.replace_input_with(index, product.outputs[0])

@@ -15,7 +15,9 @@ import onnx_ir as ir
 from onnxcomp.calibration.gram import Gram
 from onnxcomp.calibration.lockstep import Lockstep, Stop, lockstep
 from onnxcomp.calibration.readers import Reader
+from onnxcomp.errors import ModelError
 from onnxcomp.model.normalize import clone
+from onnxcomp.ops.attributes import is_constant
 from onnxcomp.ops.linear import positions
 from onnxcomp.passes.prune.refit_fit import Fit, fit, fit_flat
 from onnxcomp.passes.prune.refit_flat import Rows
@@ -40,7 +42,7 @@ class RefitOptions:
         seed: Of the choice of rows.
     """
 
-    strengths: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4)
+    strengths: tuple[float, ...] = (0.3, 1e-1, 1e-2, 1e-3, 1e-4)
     rows_per_column: int = 60
     rows: int = 20_000
     largest: int = 4608
@@ -57,7 +59,8 @@ class Refitted:
         node: Its name; `op_type` its operator.
         level: "least squares", "moments", "scale and bias", "bias" or "as it was".
         strength: Ridge of the least squares.
-        before: Held-out squared error relative to the variance of the original output; `after` likewise.
+        before: Held-out squared error relative to the variance of the target, the original's output or residual sum; in
+            front of a Relu, of what it lets through. `after` likewise.
     """
 
     node: str
@@ -109,10 +112,26 @@ def refit(
         config: Sessions to run in.
         progress: Called after each node.
     """
-    options = options or RefitOptions()
+    try:
+        return _refit(original, pruned, keep, reader, config, options or RefitOptions(), progress)
+    except ModelError as error:  # a sequence between two pieces, for one
+        sentence = f"No refit, the model can't be run in pieces: {error.message}."
+        return Refit(clone(pruned), (), 0.0, 0.0, 0, False, sentence)
+
+
+def _refit(
+    original: ir.Model,
+    pruned: ir.Model,
+    keep: Keep,
+    reader: Reader,
+    config: SessionConfig,
+    options: RefitOptions,
+    progress: Progress | None,
+) -> Refit:
     model = clone(pruned)
     here = {node.name: node for node in original.graph}
-    sites = [s for node in model.graph if node.name in here and (s := site_of(node, options.largest)) is not None]
+    found = [site_of(node, options.largest) for node in model.graph if node.name in here]
+    sites = [site for site in found if site is not None and not is_constant(site.input)]
     stops = [Stop((s.output.name or "",), (s.input.name or "",)) for s in sites]
     both = lockstep(original, model, reader, config, stops, limit=options.limit)
     ahead = {site.node: site for site in sites}

@@ -44,8 +44,18 @@ def rewrite(model: ir.Model, analysis: Analysis, keep: Mapping[str, np.ndarray])
         if name in kept and value.const_value is not None:
             value.const_value = _sliced(value.const_value, kept[name])
             value.shape = ir.Shape(value.const_value.shape.numpy())
+    _shorten_foreign(result, kept)
     shapes.refresh(result, keep_foreign=True)
     return result, kept
+
+
+def _shorten_foreign(model: ir.Model, kept: Kept) -> None:
+    """Writes the new sizes into the shapes of what custom operators put out: onnx does not infer those."""
+    for node in model.graph:
+        for value in () if is_standard(node) else node.outputs:
+            held = kept.get(value.name or "")
+            if held is not None and value.shape is not None:
+                value.shape = ir.Shape([d if p is None else len(p) for d, p in zip(value.shape, held, strict=True)])
 
 
 def kept_positions(structure: Structure, keep: Mapping[str, np.ndarray]) -> Kept:

@@ -41,7 +41,8 @@ def shapes_of_call(model: ir.Model, feed: Feed, config: SessionConfig) -> dict[s
         OnnxcompError: It does not run on this feed.
     """
     known = in_call(model, {name: array.shape for name, array in feed.items()})
-    values = [v for node in model.graph for v in node.outputs if v.name]
+    lists = ir.SequenceType | ir.OptionalType
+    values = [v for node in model.graph for v in node.outputs if v.name and not isinstance(v.type, lists)]
     missing = [v.name or "" for v in values if v.name not in known]
     return known | (_run(model, missing, feed, config) if missing else {})
 
