@@ -88,4 +88,7 @@ def prune(model: Path, output: Path | None, force: bool, **values: Any) -> None:
             "prune needs to know how much: one of --ratio, --macs, --params, --latency (or --plan)",
             hint="--macs 0.5 leaves half of the multiply-accumulates",
         )
+    given = [f"--{name}" for name in BUDGETS if values[name] is not None]
+    if given and values["plan"] is not None:
+        raise UsageError(f"--plan says what stays, so {' and '.join(given)} would mean nothing; leave one of them out")
     produce("prune", model, output, force, values, **{name: values[name] for name in OWN}, **options.planned(values))

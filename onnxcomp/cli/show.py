@@ -40,7 +40,7 @@ def show_plan(result: Result, output: Path | None, values: Mapping[str, Any]) ->
     assert result.plan is not None
     text = result.plan.model_dump_json(indent=1) + "\n"
     if output is not None:
-        output.write_text(text, encoding="utf-8")
+        write_file(output, text, "plan")
     report = result.report if output is None else result.report.model_copy(update={"result_path": str(output)})
     if values["format_"] == "json" and output is None:
         write_stdout(text)
@@ -84,17 +84,26 @@ def check_reports(values: Mapping[str, Any]) -> None:
 
 
 def write_report(report: Report, path: Path) -> None:
-    """Writes the report atomically, as its suffix says.
+    """Writes the report as its suffix says.
 
     Raises:
         WriteError: It can't be written.
     """
+    write_file(path, SUFFIXES[path.suffix](report), "report")
+
+
+def write_file(path: Path, text: str, what: str) -> None:
+    """Writes a text atomically.
+
+    Raises:
+        WriteError: It can't be written; says `what` it was.
+    """
     temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(SUFFIXES[path.suffix](report), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
-        raise WriteError(f"the report {path} can't be written: {error.strerror or error}") from error
+        raise WriteError(f"the {what} {path} can't be written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

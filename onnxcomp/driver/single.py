@@ -14,7 +14,7 @@ from onnxcomp.driver.options import Options
 from onnxcomp.driver.plans import check_origin, load_plan
 from onnxcomp.driver.reporting import Measured, Subject, fill, gain
 from onnxcomp.driver.result import Result
-from onnxcomp.driver.steps import CHANNELS, EXACT, EXACT_COSINE, SLOWEST, batch_cosine
+from onnxcomp.driver.steps import CHANNELS, EXACT, EXACT_COSINE, SLOWEST, batch_cosine, nothing_to_change
 from onnxcomp.driver.workbench import Workbench, prepare
 from onnxcomp.errors import GateError, InternalError, ModelError, UsageError
 from onnxcomp.evaluate.gates import Gates
@@ -29,6 +29,9 @@ LOUD_COSINE = 0.99
 
 CALIBRATION_HINT = "give some with --calibration data.npz (or images:DIR, a folder of .npz, random:64)"
 
+
+LEAVES_IN_FLOAT = "`onnxcomp optimize` leaves the worst nodes in float until the gate holds"
+GIVES_BACK = "`onnxcomp optimize --prune auto` finds the largest cut with which the gate holds"
 
 PlanSource = Plan | str | os.PathLike[str] | None
 
@@ -67,8 +70,7 @@ def run_single(
     if dry_run:
         return _planned(step, current, bench)
     if not current.changes() and not options.fix_shape:
-        alone = current.skips[0].sentence if len(current.skips) == 1 else ""
-        why = alone or "no node of this model can be changed by this pass"
+        why = nothing_to_change(current)
         report = StepReport(name=step.name, status=StepStatus.NOTHING_TO_DO, why=why, skips=current.left_alone())
         return handed_back(step.name, bench, [report], f"the original is handed back: {why}")
     candidate, proof, current, judgement = _proved(step, start, current, bench)
@@ -77,9 +79,11 @@ def run_single(
         return handed_back(step.name, bench, [report], f"the original is handed back: {report.why}")
     for gate in judgement.gates:
         if not gate.passed:
-            hint = "`onnxcomp optimize` leaves the worst nodes in float until the gate holds"
+            hint = GIVES_BACK if step.name in CHANNELS else LEAVES_IN_FLOAT
             raise GateError(f"{gate.sentence()}; nothing was written", hint=hint)
     timing = versus(bench, bench.loaded.model, candidate, FINAL_SECONDS)
+    if not getattr(current, "reached", True):
+        bench.warn(f"BUDGET NOT MET: {current.budget}")
     if must_be_faster and timing.speedup["after"] <= 1.0 and bench.target_is_host:
         raise GateError(
             f"the result is not faster: {timing.speedup['after']:.2f} × the speed of the original; nothing was written",

@@ -67,7 +67,7 @@ def run_step(
     current: Plan = plan if plan is not None else step.plan(model, bench.context)
     skips = current.skips
     if not current.changes():
-        why = skips[0].sentence if len(skips) == 1 else "no node that this pass could change"
+        why = nothing_to_change(current)
         report = StepReport(
             name=step.name, status=StepStatus.NOTHING_TO_DO, why=why, skips=skips, elapsed_s=_since(start)
         )
@@ -208,6 +208,14 @@ def _fidelity_evidence(step: Pass[Any], model: ir.Model, bench: Workbench, judge
 def batch_cosine(error: float) -> float:
     """What a lossy result with `error` on the feeds must reach at twice the batch: about the same."""
     return 1.0 - 3 * error - 1e-3
+
+
+def nothing_to_change(plan: Plan) -> str:
+    """Why a plan does nothing, in one sentence: the only skip there is, or what became of a budget."""
+    alone = plan.skips[0].sentence if len(plan.skips) == 1 else ""
+    # A budget is a sentence of its own where there was something to spend it on.
+    spent = getattr(plan, "budget", "") if plan.channels() else ""
+    return spent or alone or "no node of this model can be changed by this pass"
 
 
 def _since(start: float) -> float:

@@ -172,10 +172,12 @@ def _coupling(
     own = {node for uses in weights.values() for node, _, _ in uses}
     if not len(atoms.ties):
         return result
-    pairs = np.unique(np.stack([cell[atoms.ties[:, 0]], atoms.ties[:, 2]], axis=1), axis=0)
-    for index, node in pairs:
+    seen = np.zeros((count, len(atoms.nodes)), bool)
+    inside = cell[atoms.ties[:, 0]]
+    seen[inside[inside >= 0], atoms.ties[inside >= 0, 2]] = True
+    for index, node in np.argwhere(seen):
         name = atoms.nodes[node].name or ""
         constants_only = all(is_constant(v) for v in atoms.nodes[node].inputs[1:] if v is not None)
-        if index >= 0 and name not in own and not constants_only:
+        if name not in own and not constants_only:
             result[index].append(name)
     return result

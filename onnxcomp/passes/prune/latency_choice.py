@@ -64,13 +64,16 @@ def choose_by_latency(
     limit = budget.limit if budget.absolute else budget.limit * whole
     points = [(costs.total(costs.sizes), whole)]
     measured = {"original": whole}
+    if whole <= limit:
+        told = f"the original meets it already: measured {whole:.3g} ms, {limit:.3g} ms asked for"
+        return _nothing(curves, whole, told, reached=True), measured
     tried: list[Timed] = []
     for number in range(ROUNDS):
         wanted = Budget("latency", limit, absolute=True)
         selection = select(curves, wanted, scope, costs, Fit.of(points))
         counts = np.array([selection.keep[cell.name] for cell in structure.cells], np.int64)
-        if any(timed.selection.keep == selection.keep for timed in tried):
-            break
+        if (counts == sizes).all() or any(timed.selection.keep == selection.keep for timed in tried):
+            break  # nothing would be cut, or nothing new
         ctx.progress("measuring latency", number, ROUNDS)
         keep = {
             name: np.sort(removals[name].order[len(removals[name].order) - count :])
@@ -88,14 +91,21 @@ def choose_by_latency(
 
 def _best(tried: Sequence[Timed], curves: Sequence[CellCurve], whole: float, limit: float) -> Selection:
     """Of the rounds that meet the limit the one with the least loss; else the fastest; nothing if that is no faster."""
+    if not tried:
+        told = f"no channel may go, so the latency stays: {whole:.3g} ms, {limit:.3g} ms asked for"
+        return _nothing(curves, whole, told, reached=False)
     met = [timed for timed in tried if timed.milliseconds <= limit]
     best = min(met, key=lambda t: t.selection.loss) if met else min(tried, key=lambda t: t.milliseconds)
     told = f"measured: {best.milliseconds:.3g} ms of {whole:.3g} ms, {limit:.3g} ms asked for"
     if best.milliseconds >= whole:
-        keep = {curve.name: curve.size for curve in curves}
-        sentence = f"no cut that was tried is faster on this machine ({told})"
-        return replace(best.selection, keep=keep, loss=0.0, after=whole, before=whole, reached=False, sentence=sentence)
+        return _nothing(curves, whole, f"no cut that was tried is faster on this machine ({told})", reached=False)
     return replace(best.selection, before=whole, after=best.milliseconds, reached=bool(met), sentence=told)
+
+
+def _nothing(curves: Sequence[CellCurve], whole: float, sentence: str, *, reached: bool) -> Selection:
+    """Every cell keeps what it begins with."""
+    keep = {curve.name: curve.allowed[0] for curve in curves}
+    return Selection(keep, 0.0, whole, whole, reached, sentence)
 
 
 def _measured(one: ir.Model, other: ir.Model, ctx: Context) -> tuple[float, float]:

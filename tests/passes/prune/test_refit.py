@@ -10,6 +10,7 @@ from graphs import feeds, graph, reader, run
 from onnxcomp.model.normalize import clone, normalize
 from onnxcomp.model.shapes import refresh
 from onnxcomp.passes.prune.refit import RefitOptions, refit
+from onnxcomp.passes.prune.refit_reach import Reach
 from onnxcomp.runtime.session import SessionConfig
 
 ONE = SessionConfig(threads=1)
@@ -203,6 +204,37 @@ def test_values_that_a_relu_cuts_off_cost_nothing():
     unseen = feeds(model, 300, seed=9)
     plain, fitted = error(model, pruned, unseen), error(model, result.model, unseen)
     assert fitted < 0.95 * plain
+
+
+@pytest.mark.parametrize("gain", [1.0, -2.0, 0.5])
+def test_outside_of_the_bounds_the_activation_gives_one_value(gain):
+    way = Reach(np.full(2, gain), np.full(2, 0.7), ends=(0.0, 6.0))
+    rng = np.random.default_rng(0)
+    other, y = rng.standard_normal((50, 1, 2)), 5 * rng.standard_normal((50, 1, 2))
+    low, high = way.bounds(other)
+    assert (low < high).all()
+    assert ((y < low) | (y > high)).any()
+
+    def activated(values):
+        return np.clip(gain * values + 0.7 + other, 0.0, 6.0)
+
+    np.testing.assert_allclose(activated(y), activated(np.clip(y, low, high)), atol=1e-12)
+
+
+def test_a_model_that_cannot_be_cut_is_left_as_it_is_and_says_so():
+    # The sequence is made before the second product, and read again after it.
+    text = """g (float[N,4] x, float[4,4] w1, float[4,4] w2, int64 wi) => (float[N,4] y, float[N,8] z) {
+        a = MatMul(x, w1)
+        s = SequenceConstruct(a, x)
+        b = SequenceAt(s, wi)
+        y = MatMul(b, w2)
+        z = ConcatFromSequence<axis = 1>(s)
+    }"""
+    model = net(text, wi=np.array(0))
+    pruned = net(text, wi=np.array(0), w1=np.ones((4, 4), np.float32))
+    result = refit(model, pruned, {}, reader(feeds(model, 10)), ONE, FEW)
+    assert "can't be run in pieces" in result.sentence
+    assert result.layers == ()
 
 
 def test_the_byte_limit_is_said_aloud():
