@@ -116,7 +116,7 @@ def starting_form(step: Pass[Any], bench: Workbench) -> ir.Model:
 
 def _planned(step: Pass[Any], plan: Any, bench: Workbench) -> Result:
     report = _step_report(step, plan, None, StepStatus.PLANNED, getattr(plan, "budget", "") or "as asked")
-    sentence = f"{len(plan.changes())} nodes would change; nothing was written"
+    sentence = f"{len(plan.changes())} nodes would change; no model was written"
     source = Subject.of(bench.loaded)
     filled = fill(step.name, bench, Verdict.PLANNED, sentence, source, steps=[report])
     return Result(bench.loaded.model, filled, plan, bench.loaded.path)

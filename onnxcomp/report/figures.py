@@ -146,6 +146,7 @@ def cells_left(step: StepReport, shown: int) -> str:
     """What a table of `shown` cells leaves out, in words; empty if nothing."""
     cut = sum(c.kept < c.size for c in step.channels)
     whole = len(step.channels) - cut
-    parts = [f"{cut - shown} more cells are cut"] if cut > shown else []
-    parts += [f"{whole} cells stay whole"] if whole else []
+    more = cut - shown
+    parts = [f"{more} more cell{' is' if more == 1 else 's are'} cut"] if more > 0 else []
+    parts += [f"{whole} cell{' stays' if whole == 1 else 's stay'} whole"] if whole else []
     return "; ".join(parts)

@@ -168,8 +168,8 @@ class ObserveOptions:
 
     memory: int = 1 << 30
     largest: int = 4608
-    rows_per_column: int = 60
-    rows: int = 20_000
+    rows_per_column: int = 40
+    rows: int = 10_000
     seed: int = 0
 
 

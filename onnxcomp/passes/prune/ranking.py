@@ -23,10 +23,10 @@ from onnxcomp.passes.prune.obs_sensitivity import FRACTIONS, observe_sensitivity
 from onnxcomp.passes.prune.obs_sensitivity import curve as error_curve
 from onnxcomp.runtime.cache import Cache, Json
 
-MOST_WORK = 4e12
-"""Multiply-accumulates that measuring the sensitivity may cost: about two minutes on two cores."""
+MOST_WORK = 2e12
+"""Multiply-accumulates that measuring the sensitivity may cost: about a minute on two cores."""
 
-FEWEST, MOST_FEEDS = 4, 128
+FEWEST, MOST_FEEDS = 4, 64
 """Feeds that the sensitivity is measured on."""
 
 

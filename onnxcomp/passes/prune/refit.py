@@ -43,8 +43,8 @@ class RefitOptions:
     """
 
     strengths: tuple[float, ...] = (0.3, 1e-1, 1e-2, 1e-3, 1e-4)
-    rows_per_column: int = 60
-    rows: int = 20_000
+    rows_per_column: int = 40
+    rows: int = 10_000
     largest: int = 4608
     limit: int = 1 << 30
     held_every: int = 5

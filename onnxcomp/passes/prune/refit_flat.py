@@ -20,7 +20,7 @@ from onnxcomp.passes.prune.solve import damped
 
 Array = np.ndarray
 
-ROUNDS = 10
+ROUNDS = 5
 """More bring little: each round starts from the solution before."""
 
 
