@@ -279,18 +279,13 @@ PASSES: dict[type[Any], Callable[[Any], Pass[Any]]] = {
 
 
 def _config(values: Mapping[str, Any]) -> PruneConfig:
-    """Checked options of pruning.
-
-    Raises:
-        UsageError: A value is out of its range; names the option.
-    """
+    """Checked options of pruning; a UsageError names the option whose value is out of its range."""
     try:
         return PruneConfig.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name, *inside = [str(part) for part in first["loc"]] or [""]
         where = f"{name}.{inside[0]}: " if name == "ratios" and inside else f"--{name.replace('_', '-')}: " * bool(name)
-        # pydantic writes its own sentences with a capital; a value in ours stays as it was typed.
         told = first["msg"].removeprefix("Value error, ")
         raise UsageError(where + told[:1].lower() + told[1:]) from error
 

@@ -8,7 +8,6 @@ on weights: that is `simplify`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx
@@ -17,7 +16,7 @@ from onnx_ir.passes import common
 
 from onnxcomp.model import shapes
 from onnxcomp.ops import upgrade
-from onnxcomp.ops.attributes import is_standard
+from onnxcomp.ops.attributes import bodies, is_standard
 from onnxcomp.ops.limits import minimum_ir_version
 
 
@@ -90,17 +89,9 @@ def _name_values(graph: ir.Graph, around: frozenset[str], fixed: set[ir.Value]) 
         if value.name in taken:
             value.name = _free_name(value.name, taken)
         taken.add(value.name)
-    for body in _bodies(nodes):
-        _name_values(body, frozenset(taken), set())
-
-
-def _bodies(nodes: tuple[ir.Node, ...]) -> Iterator[ir.Graph]:
     for node in nodes:
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                yield attribute.as_graph()
-            elif attribute.type == ir.AttributeType.GRAPHS:
-                yield from attribute.as_graphs()
+        for body in bodies(node):
+            _name_values(body, frozenset(taken), set())
 
 
 def _free_name(base: str, taken: set[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -53,6 +53,15 @@ def qualified(node: ir.Node) -> str:
 
 def is_standard(node: ir.Node) -> bool:
     return node.domain in ("", "ai.onnx")
+
+
+def bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    """The graphs inside a node: branches of If, bodies of Loop and Scan."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
 
 
 PLAIN_ATTRIBUTES = frozenset(

@@ -196,11 +196,14 @@ def test_5_an_output_that_exists_is_kept(onnxcomp: Command, model: Path) -> None
 def test_5_a_plan_that_can_not_be_written_leaves_nothing_behind(
     onnxcomp: Command, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*args: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    plan, replace = model.with_name("plan.json"), os.replace
 
-    plan = model.with_name("plan.json")
-    monkeypatch.setattr("onnxcomp.cli.show.os.replace", full)
+    def full(source: Path, target: Path) -> None:
+        if target == plan:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
     result = onnxcomp("prune", model, "--ratio", "0.5", "--dry-run", "-o", plan)
     assert result.code == 5, result.err
     says(result.err, "the plan .*plan.json can't be written")

@@ -11,8 +11,9 @@ import onnx_ir as ir
 from onnxcomp.calibration.readers import Feed
 from onnxcomp.ops.attributes import is_constant, qualified
 from onnxcomp.ops.axes.relations import Shape
-from onnxcomp.passes.prune.atoms import Atoms, find_atoms
+from onnxcomp.passes.prune.atoms import Atoms
 from onnxcomp.passes.prune.cells import Structure, find_cells
+from onnxcomp.passes.prune.engine import find_atoms
 from onnxcomp.passes.prune.sizes import two_calls
 from onnxcomp.runtime.session import SessionConfig
 

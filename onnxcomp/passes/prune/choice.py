@@ -61,6 +61,7 @@ def choose(
         removals: Order and losses of each cell, as `ranking.ranked` finds them.
     """
     held = _held(model, analysis, ctx)
+    asked = [cell.name not in held for cell in analysis.structure.cells]
     unit = ctx.target.channel_multiple if config.round_to == "auto" else config.round_to
     curves = [
         _curve(cell, index, analysis, config, unit, removals[cell.name], cell.name in held)
@@ -72,9 +73,13 @@ def choose(
     budget, measured = config.budget(), dict[str, float]()
     if budget.kind == "latency":
         selection, measured = choose_by_latency(model, analysis, curves, removals, budget, config.scope, unit, ctx)
+    elif budget.kind == "ratio" and any(asked):
+        # A share of the channels that may be touched: what the user leaves out must not be paid for by the others.
+        selection = select([c for c, own in zip(curves, asked, strict=True) if own], budget, config.scope)
     else:
         selection = select(curves, budget, config.scope, _model_of(budget, model, analysis, ctx))
-    return Choice(removals, selection.keep, held, selection.sentence, selection.reached, measured)
+    counts = {curve.name: selection.keep.get(curve.name, curve.size) for curve in curves}
+    return Choice(removals, counts, held, selection.sentence, selection.reached, measured)
 
 
 def _model_of(budget: Budget, model: ir.Model, analysis: Analysis, ctx: Context) -> CostModel | None:

@@ -156,6 +156,21 @@ def test_an_operator_type_can_be_excluded(net):
     assert kept(plan)["hidden"] == 64
 
 
+@pytest.mark.parametrize("scope", ["global", "uniform", "isomorphic"])
+def test_a_ratio_is_one_of_the_channels_that_may_be_touched(net, scope):
+    plan, _ = prune(net, ratio=0.25, only=("wide", "hidden"), round_to=1, scope=scope)
+    assert kept(plan)["wide"] + kept(plan)["hidden"] == (48 + 64) * 3 // 4
+    assert [kept(plan)[name] for name in ("stem", "wider", "narrow")] == [32, 48, 32]
+    plan, _ = prune(net, ratio=0.5, exclude=("hidden", "head"), round_to=1, scope=scope)
+    assert sum(kept(plan).values()) == 64 + 32 + (32 + 48 + 48) // 2, "hidden reads narrow, which stays too"
+
+
+def test_when_everything_is_left_out_nothing_is_cut(net):
+    plan, _ = prune(net, ratio=0.5, exclude=("*",))
+    assert not plan.changes()
+    assert {c.name for c in plan.cells} == set(CELLS)
+
+
 def test_only_what_was_named_loses_outputs(net):
     plan, _ = prune(net, ratio=0.1, only=("wide", "hidden"), round_to=1)
     assert {c.name for c in plan.cells if c.cut} <= {"wide", "hidden"}
