@@ -200,8 +200,9 @@ def _fitted(
     if not held.count:
         held, rows_held = seen, rows_seen
     strengths, match = options.strengths, isinstance(site, BatchNorm)
-    found = fit(seen, held, weights, bias, can_bias=site.can_bias, strengths=strengths, match=match)
-    return fit_flat(found, seen, rows_seen, rows_held, weights, bias) if flat else found
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # feeds of 1e18: such fits lose the comparison
+        found = fit(seen, held, weights, bias, can_bias=site.can_bias, strengths=strengths, match=match)
+        return fit_flat(found, seen, rows_seen, rows_held, weights, bias) if flat else found
 
 
 def _is_held(batch: int, batches: int, every: int) -> bool:
@@ -227,8 +228,9 @@ def _judged(
     before = relative_error([[w[i] for w in wanted] for i in held], slices)
     after = relative_error([[w[i] for w in wanted] for i in held], [[o[i] for o in ours] for i in held])
     used = f"{both.rows} feeds" + (" (as many as the memory limit allows)" if both.limited else "")
-    figures = f"relative error of the outputs {before:.3g} → {after:.3g} on held-out feeds, {used}"
+    where = "held-out feeds" if len(held) < count else "the same feeds, too few to hold some out"
+    figures = f"error of the outputs {before:.3g} → {after:.3g} of their variance on {where}; {used}"
     if not after < before:
-        return Refit(clone(plain), (), before, after, both.rows, both.limited, f"The refit brought nothing: {figures}.")
+        return Refit(clone(plain), (), before, after, both.rows, both.limited, f"the refit brought nothing: {figures}")
     better = sum(layer.level != "as it was" for layer in layers)
-    return Refit(model, layers, before, after, both.rows, both.limited, f"{better} layers refitted: {figures}.")
+    return Refit(model, layers, before, after, both.rows, both.limited, f"{better} layer{'s' if better != 1 else ''} refitted: {figures}")

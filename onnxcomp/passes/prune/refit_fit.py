@@ -66,7 +66,7 @@ def fit(
     biases = [bias if name == "as it was" else best_bias(train, w) for name, w in options]
     if not can_bias:
         biases = [bias] * len(options)
-    errors = np.stack([error(test, w, b if can_bias else None) for (_, w), b in zip(options, biases, strict=True)])
+    errors = _comparable([error(test, w, b if can_bias else None) for (_, w), b in zip(options, biases, strict=True)])
     best = errors.argmin(axis=0)
     chosen_w = np.take_along_axis(np.stack([w for _, w in options]), best[None, :, :, None], axis=0)[0]
     chosen_b = np.take_along_axis(np.stack(biases), best[None], axis=0)[0]
@@ -93,7 +93,7 @@ def fit_flat(found: Fit, seen: Gram, train: Rows, test: Rows, weights: Array, bi
         (found.weights, found.bias),
         solve_flat(train, moments, start, best_bias(moments, start), weights, strength),
     ]
-    errors = np.stack([test.error(w, b) for w, b in options])
+    errors = _comparable([test.error(w, b) for w, b in options])
     best = errors.argmin(axis=0)
     scale = max(test.energy(), np.finfo(np.float64).tiny)
     names = ("as it was", found.level, "least squares")
@@ -105,6 +105,12 @@ def fit_flat(found: Fit, seen: Gram, train: Rows, test: Rows, weights: Array, bi
         float(errors[0].sum()) / scale,
         float(errors.min(axis=0).sum()) / scale,
     )
+
+
+def _comparable(errors: list[Array]) -> Array:
+    """[options, groups, out]: what overflowed is the worst of all, not (as for argmin) the best."""
+    stacked = np.stack(errors)
+    return np.where(np.isfinite(stacked), stacked, np.finfo(np.float64).max)
 
 
 def _scarcity(moments: Moments) -> float:
