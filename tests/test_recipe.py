@@ -24,7 +24,7 @@ def test_a_recipe_sets_configs_and_gates():
     [
         ('[[step]]\npass = "quantize"\nrangess = "mse"', r"step\[0\].rangess", "'ranges'"),
         ('[[step]]\npass = "quantize"\nranges = "best"', r"step\[0\].ranges", None),
-        ('[[step]]\npass = "prune"', "step", None),
+        ('[[step]]\npass = "sparsify"', "step", None),
         ('[[step]]\npass = "simplify"\n[gates]\nmin_cosin = 0.9', "gates.min_cosin", "'min_cosine'"),
         ("[[step", "not TOML", None),
         ('steps = 3\n[[step]]\npass = "simplify"', "steps", "'step'"),

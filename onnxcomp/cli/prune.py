@@ -15,8 +15,8 @@ from onnxcomp.errors import UsageError
 EXAMPLES = examples(
     "prune m.onnx --macs 0.5 --calibration data.npz",
     "prune m.onnx --latency 0.7 --calibration 'images:photos?n=256'",
-    "prune m.onnx --ratio 0.3 --exclude '/head/*'    # no data: L1, no refit",
-    "prune m.onnx --params 0.5 --dry-run --format json > plan.json",
+    "prune m.onnx --ratio 0.3 --exclude '/head/*'    # no data: L1",
+    "prune m.onnx --params 0.5 --dry-run -o plan.json",
     "prune m.onnx --plan plan.json --calibration data.npz",
 )
 

@@ -6,7 +6,6 @@ import onnx_ir as ir
 
 from onnxcomp.driver.steps import StepResult, run_step
 from onnxcomp.driver.workbench import Workbench
-from onnxcomp.passes.prune.plan import PrunePlan
 from onnxcomp.passes.prune.prune import Prune
 from onnxcomp.report.structures import Attempt, StepStatus
 
@@ -31,7 +30,7 @@ def largest_cut(step: Prune, model: ir.Model, bench: Workbench) -> StepResult:
         ]
         if result.report.status is StepStatus.KEPT:
             best, high = result, share
-            if isinstance(result.plan, PrunePlan) and not result.plan.reached:
+            if result.plan is not None and result.plan.shortfall() is not None:
                 break  # this was all that may go
         else:
             low = share

@@ -82,8 +82,8 @@ def run_single(
             hint = GIVES_BACK if step.name in CHANNELS else LEAVES_IN_FLOAT
             raise GateError(f"{gate.sentence()}; nothing was written", hint=hint)
     timing = versus(bench, bench.loaded.model, candidate, FINAL_SECONDS)
-    if not getattr(current, "reached", True):
-        bench.warn(f"BUDGET NOT MET: {current.budget}")
+    if (shortfall := current.shortfall()) is not None:
+        bench.warn(f"BUDGET NOT MET: {shortfall}")
     if must_be_faster and timing.speedup["after"] <= 1.0 and bench.target_is_host:
         raise GateError(
             f"the result is not faster: {timing.speedup['after']:.2f} × the speed of the original; nothing was written",
@@ -115,7 +115,7 @@ def starting_form(step: Pass[Any], bench: Workbench) -> ir.Model:
 
 
 def _planned(step: Pass[Any], plan: Any, bench: Workbench) -> Result:
-    report = _step_report(step, plan, None, StepStatus.PLANNED, getattr(plan, "budget", "") or "as asked")
+    report = _step_report(step, plan, None, StepStatus.PLANNED, plan.aim())
     sentence = f"{len(plan.changes())} nodes would change; no model was written"
     source = Subject.of(bench.loaded)
     filled = fill(step.name, bench, Verdict.PLANNED, sentence, source, steps=[report])

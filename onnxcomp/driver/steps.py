@@ -214,7 +214,7 @@ def nothing_to_change(plan: Plan) -> str:
     """Why a plan does nothing, in one sentence: the only skip there is, or what became of a budget."""
     alone = plan.skips[0].sentence if len(plan.skips) == 1 else ""
     # A budget is a sentence of its own where there was something to spend it on.
-    spent = getattr(plan, "budget", "") if plan.channels() else ""
+    spent = plan.aim() if plan.channels() else ""
     return spent or alone or "no node of this model can be changed by this pass"
 
 

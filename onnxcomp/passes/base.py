@@ -80,6 +80,14 @@ class Plan(Record):
         """Every node that stays as it was, with the reason."""
         return self.skips
 
+    def aim(self) -> str:
+        """What the plan is to reach, in words."""
+        return "as asked"
+
+    def shortfall(self) -> str | None:
+        """What was asked for and can't be had, in words; None if nothing."""
+        return None
+
     def channels(self) -> tuple[Channels, ...]:
         """What is cut, for plans that cut channels."""
         return ()

@@ -159,7 +159,10 @@ def test_the_result_says_where_it_comes_from_and_neither_when_nor_who(demo: tupl
     assert ours["passes"] == "simplify,quantize"
     assert ours["calibration"].startswith("real:256:")
     content = output.read_bytes()
-    for private in (str(ROOT), str(output.parent), socket.gethostname(), f"/{getpass.getuser()}/"):
+    host = socket.gethostname()
+    # A name of two letters stands in any few hundred kilobytes of weights by chance.
+    hosts = (host,) if len(host) > 4 else ()
+    for private in (str(ROOT), str(output.parent), *hosts, f"/{getpass.getuser()}/"):
         assert private.encode() not in content
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
@@ -42,6 +43,24 @@ Uses = tuple[tuple[str, bool, int], ...]
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a cell lies on a weight.
+
+    Args:
+        weight: The weight; `axis`: of it.
+        node: The node that uses it.
+        contracted: The axis is summed away: the node reads the cell's channels, it does not make them.
+        each: Positions that each class has there.
+    """
+
+    weight: ir.Value
+    axis: int
+    node: str
+    contracted: bool
+    each: int
+
+
+@dataclass(frozen=True)
 class Analysis:
     """What is known of a model's channels.
 
@@ -54,6 +73,16 @@ class Analysis:
     structure: Structure
     shapes: Mapping[str, Shape]
     weights: Mapping[ir.Value, Uses]
+
+    @cached_property
+    def places(self) -> tuple[tuple[Place, ...], ...]:
+        """For each cell, where it lies."""
+        found: list[list[Place]] = [[] for _ in self.structure.cells]
+        for value, uses in self.weights.items():
+            for node, contracted, axis in uses:
+                for cell, each in self.structure.parts(self.structure.atoms.axes[value][axis]):
+                    found[cell].append(Place(value, axis, node, contracted, each))
+        return tuple(map(tuple, found))
 
 
 def analyse(model: ir.Model, feed: Feed, config: SessionConfig) -> Analysis:

@@ -61,6 +61,14 @@ class Structure:
         """(cell, class inside the cell) at each position of an axis; None where it is not tracked."""
         return None if atoms is None else (self.cell[atoms], self.number[atoms])
 
+    def parts(self, atoms: Axis) -> tuple[tuple[int, int], ...]:
+        """(cell, positions of each of its classes) for the cells that lie on an axis."""
+        if atoms is None:
+            return ()
+        cells, counts = np.unique(self.cell[atoms], return_counts=True)
+        found = zip(cells.tolist(), counts.tolist(), strict=True)
+        return tuple((cell, count // self.cells[cell].size) for cell, count in found if cell >= 0)
+
     def kept_atoms(self, keep: Mapping[str, np.ndarray]) -> np.ndarray:
         """bool [atoms]: what stays, when each named cell keeps the classes `keep[name]`."""
         kept = np.ones(len(self.cell), bool)

@@ -116,21 +116,12 @@ def _curve(
 
 def _channels_per_class(analysis: Analysis, cell: int) -> int:
     """Channels of a class on the weights that make it (on those that read it, if none does)."""
-    found: dict[bool, list[int]] = {True: [], False: []}
-    for value, uses in analysis.weights.items():
-        for _, contracted, axis in uses:
-            held = costs.cells_on(analysis.structure, analysis.structure.atoms.axes[value][axis])
-            found[contracted] += [each for c, each in (held.parts if held else ()) if c == cell]
-    return min(found[False] or found[True] or [1])
+    places = analysis.places[cell]
+    made = [place.each for place in places if not place.contracted]
+    return min(made or [place.each for place in places] or [1])
 
 
 def _key(cell: Cell, index: int, analysis: Analysis) -> str:
     """Equal for cells that lie on weights of equal shapes in the same way."""
-    lies = []
-    for value, uses in analysis.weights.items():
-        for _, contracted, axis in uses:
-            held = costs.cells_on(analysis.structure, analysis.structure.atoms.axes[value][axis])
-            if held is not None and any(c == index for c, _ in held.parts):
-                shape = None if value.const_value is None else value.const_value.shape.numpy()
-                lies.append((str(shape), axis, contracted))
-    return repr((cell.size, sorted(lies)))
+    lies = sorted((str(place.weight.shape), place.axis, place.contracted) for place in analysis.places[index])
+    return repr((cell.size, lies))

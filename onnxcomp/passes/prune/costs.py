@@ -76,15 +76,8 @@ def _axes(structure: Structure, value: ir.Value) -> tuple[Axis, ...]:
 
 def cells_on(structure: Structure, atoms: Atoms) -> Axis | None:
     """An axis with the cells that lie on it, None if there are none."""
-    if atoms is None:
-        return None
-    cells, counts = np.unique(structure.cell[atoms], return_counts=True)
-    parts = tuple(
-        (int(cell), int(count) // structure.cells[cell].size)
-        for cell, count in zip(cells, counts, strict=True)
-        if cell >= 0
-    )
-    return Axis(len(atoms), parts) if parts else None
+    parts = structure.parts(atoms)
+    return Axis(len(atoms), parts) if atoms is not None and parts else None
 
 
 def _sizes(structure: Structure) -> list[int]:

@@ -48,15 +48,12 @@ def slices(analysis: Analysis, cell: int) -> tuple[list[Slices], list[Slices]]:
     made: list[Slices] = []
     read: list[Slices] = []
     structure = analysis.structure
-    for value, uses in analysis.weights.items():
-        array = constant(value)
-        if array is None or array.dtype.kind != "f":
-            continue
-        for node, contracted, axis in uses:
-            held = structure.membership(structure.atoms.axes[value][axis])
-            if held is not None and (held[0] == cell).any():
-                found = Slices(array, axis, np.where(held[0] == cell, held[1], -1), node)
-                (read if contracted else made).append(found)
+    for place in analysis.places[cell]:
+        array = constant(place.weight)
+        held = structure.membership(structure.atoms.axes[place.weight][place.axis])
+        if array is not None and array.dtype.kind == "f" and held is not None:
+            class_of = np.where(held[0] == cell, held[1], -1)
+            (read if place.contracted else made).append(Slices(array, place.axis, class_of, place.node))
     return made, read
 
 

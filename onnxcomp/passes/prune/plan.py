@@ -79,6 +79,12 @@ class PrunePlan(Plan):
     def changes(self) -> frozenset[str]:
         return frozenset(name for cell in self.cells if cell.cut for name in (*cell.producers, *cell.consumers))
 
+    def aim(self) -> str:
+        return self.budget or "as asked"
+
+    def shortfall(self) -> str | None:
+        return None if self.reached else self.budget
+
     def channels(self) -> tuple[Channels, ...]:
         return tuple(
             Channels(name=c.name, size=c.size, kept=len(c.keep), exact=c.exact, loss=c.loss, why=c.why)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +49,8 @@ def ranked(model: ir.Model, analysis: Analysis, importance: Importance, ctx: Con
 def _by_sensitivity(model: ir.Model, analysis: Analysis, reader: Reader, ctx: Context) -> dict[str, Removal]:
     """Greedy OBS inside each cell; between cells, what the model's outputs lose when a cell alone is cut."""
     cells = analysis.structure.cells
-    uses = [cell_uses(model, analysis, index) for index in range(len(cells))]
+    views = {node.name or "": view for node in model.graph if (view := LinearView.of(node)) is not None}
+    uses = [cell_uses(views, analysis, index) for index in range(len(cells))]
     known = [u for u in uses if u.uses]
     removals, errors = observe_sensitivity(
         model,
@@ -111,16 +112,20 @@ def _feeds(model: ir.Model, cells: int, ctx: Context) -> int:
     return int(np.clip(MOST_WORK / max(1, macs * cells * len(FRACTIONS)), FEWEST, MOST_FEEDS))
 
 
-def cell_uses(model: ir.Model, analysis: Analysis, cell: int) -> CellUses:
-    """The linear nodes that read the channels of a cell, with the class of each of their input channels."""
+def cell_uses(views: Mapping[str, LinearView], analysis: Analysis, cell: int) -> CellUses:
+    """The linear nodes that read the channels of a cell, with the class of each of their input channels.
+
+    Args:
+        views: By name of the node.
+    """
     structure, uses = analysis.structure, []
     own = structure.cells[cell]
-    for node in model.graph:
-        view = LinearView.of(node) if node.name in own.consumers else None
+    for name in own.consumers:
+        view = views.get(name)
         axes = None if view is None else structure.atoms.axes.get(view.input)
         held = None if view is None or not axes else structure.membership(axes[view.axis])
         if held is not None and (held[0] == cell).any():
-            uses.append(Use(node.name or "", np.where(held[0] == cell, held[1], -1)))
+            uses.append(Use(name, np.where(held[0] == cell, held[1], -1)))
     return CellUses(own.name, own.size, tuple(uses))
 
 

@@ -233,4 +233,5 @@ def _judged(
     if not after < before:
         return Refit(clone(plain), (), before, after, both.rows, both.limited, f"the refit brought nothing: {figures}")
     better = sum(layer.level != "as it was" for layer in layers)
-    return Refit(model, layers, before, after, both.rows, both.limited, f"{better} layer{'s' if better != 1 else ''} refitted: {figures}")
+    sentence = f"{better} layer{'s' if better != 1 else ''} refitted: {figures}"
+    return Refit(model, layers, before, after, both.rows, both.limited, sentence)

@@ -68,7 +68,7 @@ def test_a_channel_that_another_one_replaces_is_recovered_exactly():
     assert error(model, pruned, unseen) > 0.05
     assert error(model, result.model, unseen) < 1e-8
     assert result.after < 1e-8 < result.before
-    assert "layers refitted" in result.sentence
+    assert "1 layer refitted" in result.sentence
     assert [layer.node for layer in result.layers] == [n.name for n in model.graph if n.op_type == "Conv"]
 
 
