@@ -3,8 +3,8 @@
     ONNXCOMP_ASSETS=... python benchmarks/pruning_resnet.py [--quick]
 
 Ranking by L1 or OBS, with and without the least-squares refit, at 1/1.5, 1/2.08 and 1/2.6 of the MACs, kept channels
-not rounded. At most 2,048 training images without their labels; scored on 5,000 test images. `--quick`: the last two
-rows at 1/2.08 only.
+not rounded. At most 2,048 training images without their labels; scored on 5,000 test images. `--quick`: OBS with
+refit at 1/2.08 only.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ import onnxcomp
 from onnxcomp.runtime.session import SessionConfig, open_session
 
 CUTS = (1.5, 2.08, 2.6)
-METHODS = (("l1", "none", "uniform"), ("l1", "none", "global"), ("obs", "none", "global"))
-METHODS += (("l1", "least-squares", "uniform"), ("obs", "least-squares", "uniform"), ("obs", "least-squares", "global"))
+METHODS = (
+    ("l1", "none", "uniform"),
+    ("obs", "none", "global"),
+    ("l1", "least-squares", "uniform"),
+    ("obs", "least-squares", "global"),
+)
 IMAGES = 2048
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -63,7 +67,7 @@ def main() -> None:
     rows: list[dict[str, object]] = [{"method": "float", "accuracy": accuracy(ir.load(model), x, y)}]
     quick = "--quick" in sys.argv
     for cut in CUTS[1:2] if quick else CUTS:
-        for importance, refit, scope in METHODS[-2:] if quick else METHODS:
+        for importance, refit, scope in METHODS[-1:] if quick else METHODS:
             start = time.monotonic()
             options = {"macs": 1 / cut, "importance": importance, "refit": refit, "scope": scope, "round_to": 1}
             # Judged here: the first image alone is left to the verb's own fidelity.

@@ -29,6 +29,14 @@ RIDGE = 1e-4
 """λ as a share of the mean diagonal of H: keeps H invertible where channels are equal."""
 
 
+STEPS = 64
+"""Of more classes than that several go at once, one part in so many of those that are left: each step passes over all
+of H⁻¹."""
+
+COMPACT = 0.125
+"""Share of the columns that may be gone before the matrices are made smaller."""
+
+
 @dataclass(frozen=True)
 class Use:
     """A node that reads the channels of a cell.
@@ -78,18 +86,30 @@ def removal_order(uses: Sequence[tuple[Array, Array, Array]], size: int, ridge: 
     blocks = [block for use in uses for block in _blocks(*use, ridge)]
     total = max(len(uses), 1)
     order, loss, left = np.zeros(size, np.int64), np.zeros(size + 1), np.ones(size, bool)
-    for step in range(size):
+    step = 0
+    while step < size:
         cost = np.zeros(size)
         for block in blocks:
             block.add_costs(cost)
         cost[~left] = np.inf
-        # Equal up to rounding is equal: the order must not hang on the last bit of a sum.
-        best = int(np.flatnonzero(cost <= cost.min() * (1 + 1e-9) + 1e-15)[0])
-        order[step], loss[step + 1] = best, loss[step] + max(cost[best], 0.0) / total
-        left[best] = False
-        for block in blocks:
-            block.remove(best)
+        going = _cheapest(cost, max(1, (size - step) // STEPS))
+        left[going] = False
+        together = sum(block.remove(going) for block in blocks) / total
+        # Several that go at once cost more than the sum of each alone: what they cost together is shared out.
+        each = np.maximum(cost[going], 0.0)
+        shares = np.cumsum(each) / each.sum() if each.sum() > 0 else np.linspace(0, 1, len(going) + 1)[1:]
+        order[step : step + len(going)] = going
+        loss[step + 1 : step + 1 + len(going)] = loss[step] + max(together, 0.0) * shares
+        step += len(going)
     return Removal(order, np.minimum(loss, 1.0))
+
+
+def _cheapest(cost: Array, count: int) -> Array:
+    """The classes that cost least, cheapest first."""
+    if count > 1:
+        return np.argsort(cost, kind="stable")[:count]
+    # Equal up to rounding is equal: the order must not hang on the last bit of a sum.
+    return np.flatnonzero(cost <= cost.min() * (1 + 1e-9) + 1e-15)[:1]
 
 
 def _blocks(weights: Array, second: Array, class_of: Array, ridge: float) -> Iterator[_Dense | _Diagonal]:
@@ -117,6 +137,7 @@ class _Dense:
         self._w: Array = np.asarray(np.linalg.qr(weights, mode="r")) if tall else weights.copy()
         self._inverse = np.linalg.inv(h)
         self._columns = {int(c): np.flatnonzero(classes == c) for c in np.unique(classes[classes >= 0])}
+        self._gone = np.zeros(len(classes), bool)
 
     def add_costs(self, cost: Array) -> None:
         sizes: dict[int, list[int]] = {}
@@ -124,21 +145,37 @@ class _Dense:
             sizes.setdefault(len(columns), []).append(c)
         for members in sizes.values():
             index = np.stack([self._columns[c] for c in members])  # [classes, columns of each]
-            w = np.moveaxis(self._w[:, index], 1, 0)  # [classes, out, columns]
-            inverse = self._inverse[index[:, :, None], index[:, None, :]]
-            solved = np.linalg.solve(inverse, np.swapaxes(w, 1, 2))
-            np.add.at(cost, members, np.einsum("cok,cko->c", w, solved))
+            w = np.moveaxis(self._w[:, index], 0, 1)  # [classes, out, columns]
+            h = np.linalg.inv(self._inverse[index[:, :, None], index[:, None, :]])
+            # tr(W·A·Wᵀ) = Σ A∘(WᵀW): small matrices, however many outputs there are.
+            np.add.at(cost, members, ((np.swapaxes(w, 1, 2) @ w) * h).sum(axis=(1, 2)))
 
-    def remove(self, which: int) -> None:
-        columns = self._columns.pop(which, None)
-        if columns is None:
-            return
+    def remove(self, going: Array) -> float:
+        """Takes the classes away; gives what that costs."""
+        parts = [self._columns.pop(int(c)) for c in going if int(c) in self._columns]
+        if not parts:
+            return 0.0
+        columns = np.concatenate(parts)
         rows = np.linalg.solve(self._inverse[np.ix_(columns, columns)], self._inverse[columns])
-        self._w -= self._w[:, columns] @ rows
+        gone = self._w[:, columns]
+        cost = float((gone * np.linalg.solve(self._inverse[np.ix_(columns, columns)], gone.T).T).sum())
+        self._w -= gone @ rows
         self._inverse -= self._inverse[:, columns] @ rows
         # Only what is left is of use: exact zeros there keep rounding from growing, a unit diagonal keeps it regular.
         self._inverse[columns] = self._inverse[:, columns] = self._w[:, columns] = 0.0
         self._inverse[columns, columns] = 1.0
+        self._gone[columns] = True
+        if self._gone.mean() > COMPACT:
+            self._compact()
+        return cost
+
+    def _compact(self) -> None:
+        """Drops the columns that are gone, so that what follows has less to do."""
+        live = np.flatnonzero(~self._gone)
+        place = np.cumsum(~self._gone) - 1
+        self._w, self._inverse = self._w[:, live], self._inverse[np.ix_(live, live)]
+        self._columns = {c: place[columns] for c, columns in self._columns.items()}
+        self._gone = np.zeros(len(live), bool)
 
 
 class _Diagonal:
@@ -151,8 +188,12 @@ class _Diagonal:
         inside = self._classes >= 0
         np.add.at(cost, self._classes[inside], self._costs[inside])
 
-    def remove(self, which: int) -> None:
-        self._costs[self._classes == which] = 0.0
+    def remove(self, going: Array) -> float:
+        """Takes the classes away; gives what that costs."""
+        gone = np.isin(self._classes, going)
+        cost = float(self._costs[gone].sum())
+        self._costs[gone] = 0.0
+        return cost
 
 
 @dataclass(frozen=True)
