@@ -2,9 +2,9 @@
 
     ONNXCOMP_ASSETS=... python benchmarks/pruning_speed.py DIR    # DIR: of models_fetch.py, for VGG-16
 
-Ranked by the weights alone, or by OBS and refitted on images. Original and pruned model in turns, one thread, ratio of the 10th percentiles.
-"realised" is the measured ratio over the ratio of the MACs: 1 where every multiply-accumulate that is gone saves its
-share of time.
+Ranked by the weights alone, or by OBS and refitted on images. Original and pruned model in turns, one thread, ratio of
+the 10th percentiles. "realised" is the measured ratio over the ratio of the MACs: 1 where every multiply-accumulate
+that is gone saves its share of time.
 """
 
 from __future__ import annotations

@@ -43,9 +43,10 @@ _how = options.group("What may change")
 @_how(
     "--importance",
     type=click.Choice(["auto", "l1", "l2", "bn", "fpgm", "activation", "wanda", "obs"]),
+    metavar="NAME",
     default="auto",
     show_default="obs with data, l1 without",
-    help="How channels are ranked.",
+    help="Ranking of channels: l1, l2, bn, fpgm, activation, wanda, obs.",
 )
 @_how(
     "--scope",
