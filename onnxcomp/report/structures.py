@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from onnxcomp.report.reasons import Reason
 from onnxcomp.report.text import encodable
@@ -13,6 +13,12 @@ from onnxcomp.report.text import encodable
 REPORT_SCHEMA = "onnxcomp-report/1"
 FileName = Annotated[str, AfterValidator(encodable)]
 """A name or path as shown; the file itself may have a name that is not UTF-8."""
+
+
+Number = Annotated[
+    float, WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": ["Infinity", "-Infinity", "NaN"]}]})
+]
+"""A figure that may be infinite (the SQNR of equal outputs) or not a number: JSON has only words for those."""
 
 
 class Record(BaseModel):
@@ -74,10 +80,10 @@ class OutputFidelity(Record):
     """
 
     output: str
-    cosine: float
-    sqnr_db: float
-    max_abs: float
-    kl: float | None = None
+    cosine: Number
+    sqnr_db: Number
+    max_abs: Number
+    kl: Number | None = None
     top1_agreement: float | None = None
 
 
@@ -85,16 +91,16 @@ class MetricResult(Record):
     """A metric on labelled evaluation data, before and after."""
 
     name: str
-    before: float
-    after: float
-    drop: float = Field(description="How much worse, in the metric's own unit; negative when better")
+    before: Number
+    after: Number
+    drop: Number = Field(description="How much worse, in the metric's own unit; negative when better")
     samples: int
 
 
 class GateResult(Record):
     name: str
     wanted: str
-    value: float
+    value: Number
     passed: bool
 
     def sentence(self) -> str:

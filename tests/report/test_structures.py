@@ -57,3 +57,11 @@ def test_every_reason_has_a_description_that_is_a_sentence() -> None:
     for sentence in DESCRIPTIONS.values():
         assert sentence[0].isupper()
         assert sentence.endswith(".")
+
+
+def test_an_infinite_figure_is_a_word_in_json_that_the_schema_allows() -> None:
+    equal = OutputFidelity(output="y", cosine=1.0, sqnr_db=float("inf"), max_abs=0.0)
+    written = json.loads(equal.model_dump_json())
+    assert written["sqnr_db"] == "Infinity"
+    jsonschema.validate(written, OutputFidelity.model_json_schema())
+    assert OutputFidelity.model_validate_json(equal.model_dump_json()) == equal
