@@ -15,9 +15,7 @@ FileName = Annotated[str, AfterValidator(encodable)]
 """A name or path as shown; the file itself may have a name that is not UTF-8."""
 
 
-Number = Annotated[
-    float, WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": ["Infinity", "-Infinity", "NaN"]}]})
-]
+Number = Annotated[float, WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": ["Infinity", "-Infinity", "NaN"]}]})]
 """A figure that may be infinite (the SQNR of equal outputs) or not a number: JSON has only words for those."""
 
 
