@@ -124,8 +124,8 @@ class Scaled(Weighted):
 
 
 @dataclass(frozen=True)
-class BatchNorm:
-    """y = (γ/√(var + ε))·x + (β − γ·mean/√(var + ε)): one scale and one bias for each channel, kept in γ and β."""
+class _Norm:
+    """A norm: one scale and one bias for each channel."""
 
     node: ir.Node
     can_bias: bool = True
@@ -137,6 +137,11 @@ class BatchNorm:
     @property
     def output(self) -> ir.Value:
         return self.node.outputs[0]
+
+
+@dataclass(frozen=True)
+class BatchNorm(_Norm):
+    """y = (γ/√(var + ε))·x + (β − γ·mean/√(var + ε)): one scale and one bias for each channel, kept in γ and β."""
 
     def _parameters(self) -> list[Array]:
         """γ, β, mean and √(var + ε)."""
@@ -167,19 +172,8 @@ class BatchNorm:
 
 
 @dataclass(frozen=True)
-class LayerNorm:
+class LayerNorm(_Norm):
     """y = scale·x̂ + b over the last axis, x̂ = (x − mean)/√(var + ε): one scale and one bias for each channel."""
-
-    node: ir.Node
-    can_bias: bool = True
-
-    @property
-    def input(self) -> ir.Value:
-        return _input(self.node, 0)
-
-    @property
-    def output(self) -> ir.Value:
-        return self.node.outputs[0]
 
     def weights(self) -> Array:
         return _constant(self.node, 1)[:, None, None]

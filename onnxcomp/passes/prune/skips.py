@@ -54,7 +54,7 @@ def _why(node: ir.Node, analysis: Analysis) -> tuple[Reason, str]:
         if lock is not None:
             code = Reason.LOCKED if lock.node else Reason.GRAPH_OUTPUT
             by = f"{lock.op_type} {lock.node}: " if lock.node else ""
-            if lock.node in structure.atoms.unsupported:
+            if structure.atoms.unsupported.get(lock.node) == lock:
                 code = Reason.UNKNOWN_OPERATOR
             return code, f"its outputs can't be cut: {by}{lock.sentence}"
     if not mine:
