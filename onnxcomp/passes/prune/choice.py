@@ -107,9 +107,11 @@ def _curve(
 ) -> CellCurve:
     each = _channels_per_class(analysis, index)
     allowed = (cell.size,) if held else allowed_counts(cell.size, unit, each, config.max_ratio)
-    pattern = next((p for p in config.ratios if any(fnmatchcase(n, p) for n in cell.producers)), None)
-    if pattern is not None and not held:
-        wanted = cell.size - int(cell.size * config.ratios[pattern] + 1e-9)
+    # A residual sum couples nodes of several names: what one of them is spared, all are.
+    matching = ([share for p, share in config.ratios.items() if fnmatchcase(n, p)] for n in cell.producers)
+    shares = [found[0] for found in matching if found]
+    if shares and not held:
+        wanted = cell.size - int(cell.size * min(shares) + 1e-9)
         allowed = (rounded(max(1, wanted), allowed),)
     return CellCurve(cell.name, cell.size, removal.loss, allowed, key=_key(cell, index, analysis))
 

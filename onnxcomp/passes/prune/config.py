@@ -30,7 +30,8 @@ class PruneConfig(Record):
         refit: What happens to the weights that stay; auto: least-squares with calibration data, none without.
         round_to: Kept channels are multiples of it; auto: what the target's kernels want.
         max_ratio: Largest share of one cell's channels that may go.
-        ratios: Share to remove by glob of node names, for cells that these nodes make; before all other budgets.
+        ratios: Share to remove by glob of node names, for cells that these nodes make; before all other budgets. For a
+            node the first pattern that matches holds, for a cell the smallest share of its nodes.
     """
 
     kind: Literal["prune"] = Field(default="prune", alias="pass")

@@ -17,6 +17,15 @@ from onnxcomp.passes.prune import latency_choice
 from onnxcomp.passes.prune.config import PruneConfig
 from onnxcomp.passes.prune.prune import Prune
 
+RESIDUAL = """g (float[N,3,8,8] x, float[16,3,3,3] w1, float[24,16,3,3] w2, float[16,24,1,1] w3, float[10,16,1,1] w4)
+=> (float[N,10,8,8] y) {
+    [stem] a = Conv<pads = [1,1,1,1]>(x, w1)
+    [inner] c = Conv<pads = [1,1,1,1]>(a, w2)
+    [outer] e = Conv(c, w3)
+    [skip] s = Add(e, a)
+    [head] y = Conv(s, w4)
+}"""
+
 NET = """g (float[N,3,10,10] x, float[32,3,3,3] w1, float[32] wb1, float[48,32,3,3] w2, float[48] wb2,
     float[48,48,3,3] w3, float[48] wb3, float[32,48,1,1] w4, float[32] wb4, float[64,32] w5, float[10,64] w6)
     => (float[N,10] y) {
@@ -226,3 +235,16 @@ def _by_macs(model, shapes, axes, sizes, table, unit):
         for name, shape in weights.items()
     ]
     return SimpleNamespace(costs=CostModel(nodes, sizes))
+
+
+def test_where_two_patterns_meet_in_a_residual_sum_the_smaller_share_holds() -> None:
+    model = normalize(graph(RESIDUAL)).model
+    items = feeds(model, 1, batch=2)
+    shapes = {name: array.shape for name, array in items[0].items()}
+    ctx = Context(None, TARGETS["cpu-vnni"], CONFIG, shapes, items[0])
+    plans = [
+        Prune(PruneConfig(ratios=ratios, round_to=1)).plan(model, ctx)
+        for ratios in ({"stem": 0.5, "outer": 0.25}, {"outer": 0.25, "stem": 0.5}, {"stem": 0.5, "outer": 0})
+    ]
+    kept = [next(len(c.keep) for c in plan.cells if c.name == "stem") for plan in plans]
+    assert kept == [12, 12, 16]
