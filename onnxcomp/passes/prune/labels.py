@@ -21,15 +21,18 @@ class Placement:
         axis: Of the output.
         first: int [size]: a label at each position; NOTHING where there is none.
         pairs: int [n, 2]: labels that have to be tied, since they lie in one slab of `axis`.
-        labels: int: all labels that occur in the output.
         ways: How many axes could have been taken.
     """
 
     axis: int
     first: np.ndarray
     pairs: np.ndarray
-    labels: np.ndarray
     ways: int
+
+    @property
+    def labels(self) -> np.ndarray:
+        """All labels that occur in the output."""
+        return np.unique(np.concatenate([self.first[self.first != NOTHING], self.pairs.ravel()]))
 
 
 @dataclass(frozen=True)
@@ -53,22 +56,23 @@ def placed(view: View, axis: int, choice: int) -> list[Placement | Nowhere]:
     result: list[Placement | Nowhere] = []
     for out, moved in zip(view.node.outputs, image(view, axis), strict=True):
         shape = view.shape_of(out)
-        labels = np.unique(moved[moved != NOTHING])
         candidates = [b for b in range(moved.ndim) if moved.shape[b] == shape[b] > 1]
         slabs = {b: np.moveaxis(moved, b, 0).reshape(shape[b], -1) for b in candidates}
-        if len(labels) < 2:
+        if not ((moved != moved.max()) & (moved != NOTHING)).any():
+            labels = np.unique(moved[moved != NOTHING])
             result.append(Nowhere("a single channel is taken out, and all of the output depends on it", labels))
             continue
         pure = [b for b in candidates if _is_pure(slabs[b])]
         if pure:
-            result.append(Placement(pure[0], slabs[pure[0]].max(axis=1), np.zeros((0, 2), np.int64), labels, 1))
+            result.append(Placement(pure[0], slabs[pure[0]].max(axis=1), np.zeros((0, 2), np.int64), 1))
             continue
         ranked = _ranked(view, slabs)
         if not ranked:
+            labels = np.unique(moved[moved != NOTHING])
             result.append(Nowhere("its channels come to lie along no axis of the output", labels))
             continue
         best = ranked[choice % len(ranked)]
-        result.append(Placement(best, slabs[best].max(axis=1), _pairs(slabs[best]), labels, len(ranked)))
+        result.append(Placement(best, slabs[best].max(axis=1), _pairs(slabs[best]), len(ranked)))
     return result
 
 
