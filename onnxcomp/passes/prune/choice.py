@@ -77,15 +77,15 @@ def choose(
         # A share of the channels that may be touched: what the user leaves out must not be paid for by the others.
         selection = select([c for c, own in zip(curves, asked, strict=True) if own], budget, config.scope)
     else:
-        selection = select(curves, budget, config.scope, _model_of(budget, model, analysis, ctx))
+        selection = select(curves, budget, config.scope, _model_of(budget, model, analysis))
     counts = {curve.name: selection.keep.get(curve.name, curve.size) for curve in curves}
     return Choice(removals, counts, held, selection.sentence, selection.reached, measured)
 
 
-def _model_of(budget: Budget, model: ir.Model, analysis: Analysis, ctx: Context) -> CostModel | None:
+def _model_of(budget: Budget, model: ir.Model, analysis: Analysis) -> CostModel | None:
     """What a budget counts in."""
     if budget.kind == "macs":
-        return costs.multiplications(model, analysis, ctx.shapes)
+        return costs.multiplications(model, analysis)
     return costs.parameters(model, analysis.structure) if budget.kind == "params" else None
 
 

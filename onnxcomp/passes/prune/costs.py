@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from onnxcomp.model.cost import cost
 from onnxcomp.model.normalize import clone
-from onnxcomp.model.shapes import bind
 from onnxcomp.ops.attributes import is_constant, is_standard
 from onnxcomp.ops.axes.relations import Shape
+from onnxcomp.ops.macs import macs
 from onnxcomp.passes.prune.analysis import Analysis
 from onnxcomp.passes.prune.atoms import Axis as Atoms
 from onnxcomp.passes.prune.cells import Structure
@@ -29,21 +28,30 @@ def parameters(model: ir.Model, structure: Structure) -> CostModel:
     return CostModel(nodes, _sizes(structure))
 
 
-def multiplications(model: ir.Model, analysis: Analysis, shapes: Mapping[str, Shape]) -> CostModel:
-    """Multiply-accumulates of one call.
+def multiplications(model: ir.Model, analysis: Analysis) -> CostModel:
+    """Multiply-accumulates of one call, at the shapes that the analysis saw."""
+    by_node = macs_by_node(model, analysis.shapes)
+    nodes = [
+        term
+        for node in model.graph
+        if (base := by_node.get(node.name or ""))
+        for term in _terms(node, float(base), analysis)
+    ]
+    return CostModel(nodes, _sizes(analysis.structure))
+
+
+def macs_by_node(model: ir.Model, shapes: Mapping[str, Shape]) -> dict[str, int]:
+    """Multiply-accumulates of the nodes of the main graph.
 
     Args:
-        shapes: Of the graph's inputs.
+        shapes: Of all values, as a call has them: inference does not find them all.
     """
-    bound = clone(model)
-    bind(bound, shapes)
-    by_node = cost(bound).by_node
-    nodes = []
-    for node in model.graph:
-        base = float(by_node.get(node.name or "", 0))
-        if base:
-            nodes += list(_terms(node, base, analysis))
-    return CostModel(nodes, _sizes(analysis.structure))
+    shaped = clone(model)
+    for value in (*shaped.graph.inputs, *(v for node in shaped.graph for v in node.outputs)):
+        shape = shapes.get(value.name or "")
+        if shape is not None:
+            value.shape = ir.Shape(shape)
+    return {node.name or "": macs(node) or 0 for node in shaped.graph}
 
 
 def _terms(node: ir.Node, base: float, analysis: Analysis) -> Iterable[NodeCost]:

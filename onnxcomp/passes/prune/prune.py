@@ -70,7 +70,7 @@ class Prune:
             pass_name=self.name, version=__version__, source_sha256=structure_sha256(model), target=ctx.target.name
         )
         held = {**choice.held, **culprits}
-        macs, params = _shares(model, analysis, {name: len(classes) for name, classes in keep.items()}, ctx)
+        macs, params = _shares(model, analysis, {name: len(classes) for name, classes in keep.items()})
         return PrunePlan(
             **header.model_dump() | {"skips": tuple(skips(model, analysis, held))},
             cells=tuple(_cells(analysis, choice, keep, held)),
@@ -116,7 +116,7 @@ class Prune:
         if found.complaint is not None:
             return Proof(passed=False, sentences=(f"mask equivalence: {found.complaint}",))
         counts = {cell.name: len(cell.keep) for cell in plan.cells}
-        shares = _shares(before, analysis, counts, ctx)
+        shares = _shares(before, analysis, counts)
         return Proof(passed=True, sentences=tuple(_summary(plan, shares, found, self._refitted)))
 
     def relax(self, plan: PrunePlan, evidence: Evidence[PrunePlan]) -> PrunePlan | None:
@@ -221,16 +221,14 @@ def _cells(
     return result
 
 
-def _shares(
-    model: ir.Model, analysis: Analysis, counts: Mapping[str, int], ctx: Context
-) -> tuple[float | None, float | None]:
+def _shares(model: ir.Model, analysis: Analysis, counts: Mapping[str, int]) -> tuple[float | None, float | None]:
     """Predicted shares of the MACs and of the parameters that remain; None where there are none to begin with.
 
     Args:
         counts: Classes that cells keep; one that is not named stays whole.
     """
     kept = np.array([counts.get(cell.name, cell.size) for cell in analysis.structure.cells], np.int64)
-    found = costs.multiplications(model, analysis, ctx.shapes), costs.parameters(model, analysis.structure)
+    found = costs.multiplications(model, analysis), costs.parameters(model, analysis.structure)
     macs, params = (c.total(kept) / c.total(c.sizes) if c.total(c.sizes) else None for c in found)
     return macs, params
 

@@ -12,11 +12,11 @@ import onnx_ir as ir
 from onnxcomp.calibration.accumulators import Moments
 from onnxcomp.calibration.readers import Reader
 from onnxcomp.calibration.stream import channel_moments
-from onnxcomp.model.cost import cost
 from onnxcomp.model.fingerprint import structure_sha256
 from onnxcomp.ops.linear import LinearView
 from onnxcomp.passes.base import Context
 from onnxcomp.passes.prune.analysis import Analysis
+from onnxcomp.passes.prune.costs import macs_by_node
 from onnxcomp.passes.prune.importance import WITH_DATA, Importance, curve, scores
 from onnxcomp.passes.prune.obs import CellUses, Removal, Use
 from onnxcomp.passes.prune.obs_sensitivity import FRACTIONS, observe_sensitivity
@@ -57,7 +57,7 @@ def _by_sensitivity(model: ir.Model, analysis: Analysis, reader: Reader, ctx: Co
         known,
         reader,
         ctx.session,
-        feeds=(feeds := _feeds(model, len(known), ctx)),
+        feeds=(feeds := _feeds(model, len(known), analysis)),
         memory=_Remembered(Cache.default(), _subject(model, reader, feeds)),
         progress=lambda done, total: ctx.progress("measuring the sensitivity of channels", done, total),
     )
@@ -106,9 +106,9 @@ def _subject(model: ir.Model, reader: Reader, feeds: int) -> Json:
     return {"model": digest.hexdigest(), "feeds": used.fingerprint(), "count": feeds, "method": 1}
 
 
-def _feeds(model: ir.Model, cells: int, ctx: Context) -> int:
+def _feeds(model: ir.Model, cells: int, analysis: Analysis) -> int:
     """How many feeds the sensitivity is measured on: what the work allows, not what the clock says."""
-    macs = cost(model, ctx.shapes).macs
+    macs = sum(macs_by_node(model, analysis.shapes).values())
     return int(np.clip(MOST_WORK / max(1, macs * cells * len(FRACTIONS)), FEWEST, MOST_FEEDS))
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from graphs import feeds, graph
-from pruning import CONFIG
+from pruning import CONFIG, studied
 
 from onnxcomp.model.cost import cost
 from onnxcomp.model.normalize import normalize
@@ -15,6 +15,7 @@ from onnxcomp.ops.targets import TARGETS
 from onnxcomp.passes.base import Context
 from onnxcomp.passes.prune import latency_choice
 from onnxcomp.passes.prune.config import PruneConfig
+from onnxcomp.passes.prune.costs import macs_by_node, multiplications
 from onnxcomp.passes.prune.prune import Prune
 
 RESIDUAL = """g (float[N,3,8,8] x, float[16,3,3,3] w1, float[24,16,3,3] w2, float[16,24,1,1] w3, float[10,16,1,1] w4)
@@ -248,3 +249,17 @@ def test_where_two_patterns_meet_in_a_residual_sum_the_smaller_share_holds() -> 
     ]
     kept = [next(len(c.keep) for c in plan.cells if c.name == "stem") for plan in plans]
     assert kept == [12, 12, 16]
+
+
+def test_macs_are_counted_where_shapes_are_known_from_running_only() -> None:
+    text = """g (float[N,6,16] x, float[16,32] w1, float[32,8] w2) => (float[N,6,8] y) {
+        [first] a = MatMul(x, w1)
+        b = com.microsoft.QuickGelu(a)
+        [second] y = MatMul(b, w2)
+    }"""
+    model, found = studied(graph(text), {"x": np.zeros((2, 6, 16), np.float32)})
+    bound = cost(model, {"x": (2, 6, 16)})
+    assert bound.macs_unknown or bound.by_node.get("second") is None, "inference does not know this operator"
+    assert macs_by_node(model, found.shapes) == {"first": 2 * 6 * 16 * 32, "QuickGelu_b": 0, "second": 2 * 6 * 32 * 8}
+    total = multiplications(model, found)
+    assert total.total(total.sizes) == 2 * 6 * 16 * 32 + 2 * 6 * 32 * 8
