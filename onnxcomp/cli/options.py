@@ -15,15 +15,9 @@ from onnxcomp.errors import UsageError
 Function = TypeVar("Function", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
-
-def group(panel: str) -> Callable[..., Callable[[Function], Function]]:
-    """Makes options that help shows under one heading."""
-    return partial(click.option, panel=panel)
-
-
 _data = partial(click.option, panel="Data")
 _gate = partial(click.option, panel="Gates")
-_change = partial(click.option, panel="What may change")
+change = partial(click.option, panel="What may change")
 _machine = partial(click.option, panel="Machine and shapes")
 _output = partial(click.option, panel="Output")
 
@@ -56,7 +50,7 @@ judging = _stack(
 )
 """--eval, --metric, --max-drop, --min-cosine."""
 
-goal = _change(
+goal = change(
     "--goal",
     type=click.Choice(["balanced", "latency", "size"]),
     default="balanced",
@@ -64,29 +58,29 @@ goal = _change(
     help="What may be traded: latency must be faster; size may be slower.",
 )
 
-recipe = _change(
+recipe = change(
     "--recipe", type=PATH, metavar="FILE.toml", help="Steps and gates. Default: simplify, then static INT8."
 )
 
 selecting = _stack(
-    _change("--only", multiple=True, metavar="PATTERN", help="Touch only these nodes or operator types (globs)."),
-    _change("--exclude", multiple=True, metavar="PATTERN", help="Leave these nodes or operator types alone (globs)."),
+    change("--only", multiple=True, metavar="PATTERN", help="Touch only these nodes or operator types (globs)."),
+    change("--exclude", multiple=True, metavar="PATTERN", help="Leave these nodes or operator types alone (globs)."),
 )
 """--only, --exclude."""
 
 planning = _stack(
-    _change("--plan", type=PATH, metavar="FILE.json", help="Replay a plan; the budget and ranking in it hold."),
-    _change("--dry-run", is_flag=True, help="Plan only; --format json prints the plan, which can be edited."),
+    change("--plan", type=PATH, metavar="FILE.json", help="Replay a plan; the budget and ranking in it hold."),
+    change("--dry-run", is_flag=True, help="Plan only; --format json prints the plan, which can be edited."),
 )
 """--plan, --dry-run."""
 
-prune = _change(
+prune = change(
     "--prune",
     metavar="K|auto",
     help="Prune channels first: share of the MACs that may remain, or the largest cut that passes the gates.",
 )
 
-portable = _change(
+portable = change(
     "--portable", is_flag=True, help="Only standard ONNX operators in the result; so far it never holds others."
 )
 

@@ -31,16 +31,13 @@ def _round_to(ctx: click.Context, param: click.Parameter, value: str) -> int | s
     raise click.BadParameter(f"{value!r} is neither auto nor a number of channels")
 
 
-_how = options.group("What may change")
-
-
 @click.command(epilog=EXAMPLES)
 @click.argument("model", type=options.PATH)
-@_how("--ratio", type=float, metavar="R", help="Share of the channels to remove.")
-@_how("--macs", type=float, metavar="K", help="Share of the multiply-accumulates that may remain.")
-@_how("--params", type=float, metavar="K", help="Share of the parameters that may remain.")
-@_how("--latency", metavar="K|Nms", help="Share of the latency that may remain, or milliseconds: 0.5, 8ms.")
-@_how(
+@options.change("--ratio", type=float, metavar="R", help="Share of the channels to remove.")
+@options.change("--macs", type=float, metavar="K", help="Share of the multiply-accumulates that may remain.")
+@options.change("--params", type=float, metavar="K", help="Share of the parameters that may remain.")
+@options.change("--latency", metavar="K|Nms", help="Share of the latency that may remain, or milliseconds: 0.5, 8ms.")
+@options.change(
     "--importance",
     type=click.Choice(["auto", "l1", "l2", "bn", "fpgm", "activation", "wanda", "obs"]),
     metavar="NAME",
@@ -48,21 +45,21 @@ _how = options.group("What may change")
     show_default="obs with data, l1 without",
     help="Ranking of channels: l1, l2, bn, fpgm, activation, wanda, obs.",
 )
-@_how(
+@options.change(
     "--scope",
     type=click.Choice(["global", "uniform", "isomorphic"]),
     default="global",
     show_default=True,
     help="Who competes: all channels, those of one cell, those of cells of equal structure.",
 )
-@_how(
+@options.change(
     "--refit",
     type=click.Choice(["auto", "least-squares", "none"]),
     default="auto",
     show_default="least-squares with data",
     help="What is done with the weights that stay.",
 )
-@_how(
+@options.change(
     "--round-to",
     callback=_round_to,
     metavar="auto|N",
@@ -70,7 +67,7 @@ _how = options.group("What may change")
     show_default="what the target's kernels want",
     help="Keep multiples of so many channels.",
 )
-@_how("--max-ratio", type=float, metavar="X", help="Largest share of the channels of one cell that may go.")
+@options.change("--max-ratio", type=float, metavar="X", help="Largest share of the channels of one cell that may go.")
 @options.planning
 @options.calibrating
 @options.judging

@@ -17,7 +17,7 @@ from onnxcomp.driver.latency import measure
 from onnxcomp.driver.options import Options
 from onnxcomp.driver.reporting import Measured, Subject, fill
 from onnxcomp.driver.result import Result
-from onnxcomp.driver.single import CALIBRATION_HINT, PlanSource, run_single
+from onnxcomp.driver.single import PlanSource, run_single
 from onnxcomp.driver.steps import CHANNELS, EXACT, StepResult, batch_cosine, run_step
 from onnxcomp.driver.trial import NotRunnable
 from onnxcomp.driver.workbench import Workbench, prepare
@@ -25,7 +25,7 @@ from onnxcomp.errors import GateError, ModelError, UsageError
 from onnxcomp.evaluate.gates import Gates
 from onnxcomp.evaluate.proof import check_batches, check_structure
 from onnxcomp.model.load import LoadedModel, ModelSource, load
-from onnxcomp.passes.base import Pass
+from onnxcomp.passes.base import CALIBRATION_HINT, Pass
 from onnxcomp.passes.prune.config import PruneConfig
 from onnxcomp.passes.prune.prune import Prune
 from onnxcomp.passes.quantize.quantize import Quantize, QuantizeConfig

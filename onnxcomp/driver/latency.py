@@ -13,7 +13,7 @@ from onnxcomp.driver.clock import Clock
 from onnxcomp.driver.workbench import Workbench
 from onnxcomp.report.structures import Benchmark, Latency
 from onnxcomp.runtime import benchmark
-from onnxcomp.runtime.session import FAIR_INTERLEAVING, Session, SessionConfig, open_session
+from onnxcomp.runtime.session import Session, SessionConfig, open_session
 
 PERCENT = 100
 
@@ -39,13 +39,7 @@ def measure(
         attempts: Measurements at most, each twice as long as the one before, until the result is stable.
         keep_samples: Put the raw samples into the result.
     """
-    if config.threads != 1:
-        config = SessionConfig(
-            provider=config.provider,
-            threads=config.threads,
-            custom_ops=config.custom_ops,
-            entries=(*config.entries, *FAIR_INTERLEAVING),
-        )
+    config = config.interleaved()
     with ExitStack() as stack:
         sessions: dict[str, Session] = {
             name: stack.enter_context(open_session(m, config)) for name, m in models.items()

@@ -21,14 +21,11 @@ from onnxcomp.evaluate.gates import Gates
 from onnxcomp.evaluate.judge import Judgement
 from onnxcomp.evaluate.proof import check_batches, check_structure
 from onnxcomp.model.load import ModelSource
-from onnxcomp.passes.base import Evidence, Pass, Plan, Proof
+from onnxcomp.passes.base import CALIBRATION_HINT, Evidence, Pass, Plan, Proof
 from onnxcomp.report.structures import StepReport, StepStatus, Verdict
 
 LOUD_COSINE = 0.99
 """Below it a warning says that `optimize` would not keep the result."""
-
-CALIBRATION_HINT = "give some with --calibration data.npz (or images:DIR, a folder of .npz, random:64)"
-
 
 LEAVES_IN_FLOAT = "`onnxcomp optimize` leaves the worst nodes in float until the gate holds"
 GIVES_BACK = "`onnxcomp optimize --prune auto` finds the largest cut with which the gate holds"

@@ -25,6 +25,10 @@ Progress = Callable[[str, int, int | None], None]
 """(stage, done, total when known): a front end draws it; the library prints nothing."""
 
 
+CALIBRATION_HINT = "give some with --calibration data.npz (or images:DIR, a folder of .npz, random:64)"
+"""What to do where a pass needs feeds and has none."""
+
+
 def no_progress(stage: str, done: int, total: int | None) -> None:
     """The default: silence."""
 

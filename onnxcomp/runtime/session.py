@@ -58,6 +58,10 @@ class SessionConfig:
     optimized_path: Path | None = None
     profile_prefix: Path | None = None
 
+    def interleaved(self) -> SessionConfig:
+        """The same, for sessions that are timed in turns."""
+        return self if self.threads == 1 else replace(self, entries=(*self.entries, *FAIR_INTERLEAVING))
+
     def absolute(self) -> SessionConfig:
         """The same, for a process with another working directory."""
         return replace(

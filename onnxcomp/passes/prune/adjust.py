@@ -53,17 +53,13 @@ class Scene:
         node.replace_input_with(index, new_initializer(self.graph, name, array))
 
 
-def adjust(node: ir.Node, original: ir.Node, adjustment: Adjustment, scene: Scene) -> None:
-    """Edits `node`, the counterpart of `original`."""
-    _adjust(adjustment, node, original, scene)
-
-
 @singledispatch
-def _adjust(adjustment: Adjustment, node: ir.Node, original: ir.Node, scene: Scene) -> None:
+def adjust(adjustment: Adjustment, node: ir.Node, original: ir.Node, scene: Scene) -> None:
+    """Edits `node`, the counterpart of `original`."""
     raise NotImplementedError(type(adjustment).__name__)
 
 
-@_adjust.register
+@adjust.register
 def _(adjustment: Count, node: ir.Node, original: ir.Node, scene: Scene) -> None:
     slot = adjustment.slot
     positions = scene.positions(slot.value, slot.axis)
@@ -79,7 +75,7 @@ def _(adjustment: Count, node: ir.Node, original: ir.Node, scene: Scene) -> None
     node.attributes[adjustment.attribute] = ir.AttrInt64s(adjustment.attribute, entries)
 
 
-@_adjust.register
+@adjust.register
 def _(adjustment: Sizes, node: ir.Node, original: ir.Node, scene: Scene) -> None:
     """Constant: −1 stays, other entries of a cut axis are the new size. Computed: masked and added to.
 
@@ -106,7 +102,7 @@ def _(adjustment: Sizes, node: ir.Node, original: ir.Node, scene: Scene) -> None
         scene.constant(node, adjustment.input, wanted)
 
 
-@_adjust.register
+@adjust.register
 def _(adjustment: Parts, node: ir.Node, original: ir.Node, scene: Scene) -> None:
     if scene.positions(original.inputs[0], adjustment.axis) is None:
         return
@@ -116,7 +112,7 @@ def _(adjustment: Parts, node: ir.Node, original: ir.Node, scene: Scene) -> None
     scene.constant(node, 1, np.asarray(sizes, np.int64))
 
 
-@_adjust.register
+@adjust.register
 def _(adjustment: Window, node: ir.Node, original: ir.Node, scene: Scene) -> None:
     """[start, end) → [kept before start, kept before end); a Gather takes the channels of a slice with a step."""
     bounds = [constant(v) for v in original.inputs[1:3]]
@@ -154,7 +150,7 @@ def _gathered(node: ir.Node, axis: int, indices: np.ndarray, scene: Scene) -> No
     node.replace_input_with(0, gather.outputs[0])
 
 
-@_adjust.register
+@adjust.register
 def _(adjustment: Picks, node: ir.Node, original: ir.Node, scene: Scene) -> None:
     """Indices of what stays, counted among what stays."""
     positions = scene.positions(original.inputs[0], adjustment.axis)
@@ -168,7 +164,7 @@ def _(adjustment: Picks, node: ir.Node, original: ir.Node, scene: Scene) -> None
     scene.constant(node, adjustment.input, np.asarray(np.searchsorted(positions, wanted), indices.dtype))
 
 
-@_adjust.register
+@adjust.register
 def _(adjustment: Pads, node: ir.Node, original: ir.Node, scene: Scene) -> None:
     """As many before and behind as stay of the padded positions."""
     pads = constant(original.inputs[adjustment.input])

@@ -7,7 +7,7 @@ cell, and how many classes a cell keeps is the only freedom that the shapes have
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -51,7 +51,6 @@ class Structure:
     cells: tuple[Cell, ...]
     cell: np.ndarray
     number: np.ndarray
-    _kept: dict[int, np.ndarray] = field(default_factory=dict)
 
     @cached_property
     def index(self) -> dict[str, int]:

@@ -46,7 +46,7 @@ class Choice:
     def keep(self, without: frozenset[str] = frozenset()) -> dict[str, np.ndarray]:
         """Cell → classes that stay, ascending, for the cells that lose some and are not among `without`."""
         return {
-            name: np.sort(removal.order[len(removal.order) - self.counts[name] :])
+            name: removal.kept(self.counts[name])
             for name, removal in self.removals.items()
             if self.counts[name] < len(removal.order) and name not in without
         }

@@ -102,11 +102,10 @@ def _compared(
     ):
         for feed in feeds:
             try:
-                expected = third.run(feed, watched)
                 originals = first.run(feed, watched)
             except OnnxcompError:  # the original itself can't take this feed
                 continue
-            answers = second.run(feed, watched)
+            answers, expected = second.run(feed, watched), third.run(feed, watched)
             nudged: list[np.ndarray] | None = None
             for index, (name, y, wanted, original) in enumerate(
                 zip(watched, answers, expected, originals, strict=True)

@@ -21,7 +21,7 @@ from onnxcomp.passes.prune.obs import Removal
 from onnxcomp.passes.prune.rewrite import rewrite
 from onnxcomp.runtime.benchmark import measure_stable
 from onnxcomp.runtime.node_latency import NodeTable
-from onnxcomp.runtime.session import FAIR_INTERLEAVING, open_session
+from onnxcomp.runtime.session import open_session
 
 ROUNDS = 4
 SECONDS = 1.5
@@ -75,10 +75,7 @@ def choose_by_latency(
         if (counts == sizes).all() or any(timed.selection.keep == selection.keep for timed in tried):
             break  # nothing would be cut, or nothing new
         ctx.progress("measuring latency", number, ROUNDS)
-        keep = {
-            name: np.sort(removals[name].order[len(removals[name].order) - count :])
-            for name, count in selection.keep.items()
-        }
+        keep = {name: removals[name].kept(count) for name, count in selection.keep.items()}
         before, after = _measured(model, rewrite(model, analysis, keep)[0], ctx)
         milliseconds = whole * after / before
         measured[f"round {number + 1}"] = milliseconds
@@ -110,9 +107,7 @@ def _nothing(curves: Sequence[CellCurve], whole: float, sentence: str, *, reache
 
 def _measured(one: ir.Model, other: ir.Model, ctx: Context) -> tuple[float, float]:
     """10th percentiles of two models in turns, milliseconds."""
-    config = ctx.session
-    if config.threads != 1:
-        config = replace(config, entries=(*config.entries, *FAIR_INTERLEAVING))
+    config = ctx.session.interleaved()
     with open_session(one, config) as first, open_session(other, config) as second:
         runners = {"one": first.runner(ctx.feed), "other": second.runner(ctx.feed)}
         result = measure_stable(runners, min_seconds=SECONDS, max_seconds=10 * SECONDS)

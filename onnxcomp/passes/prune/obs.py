@@ -72,6 +72,10 @@ class Removal:
     order: Array
     loss: Array
 
+    def kept(self, count: int) -> Array:
+        """int [count], ascending: the classes that stay when `count` do."""
+        return np.sort(self.order[len(self.order) - count :])
+
 
 def removal_order(uses: Sequence[tuple[Array, Array, Array]], size: int, ridge: float = RIDGE) -> Removal:
     """Greedy removal of all classes; of equals the one with the smaller number goes first.

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnxcomp import __version__
 from onnxcomp.errors import PlanError, UsageError
 from onnxcomp.model.fingerprint import structure_sha256
-from onnxcomp.passes.base import Context, Evidence, Plan, Proof
+from onnxcomp.passes.base import CALIBRATION_HINT, Context, Evidence, Plan, Proof
 from onnxcomp.passes.prune import costs
 from onnxcomp.passes.prune.analysis import Analysis, analyse
 from onnxcomp.passes.prune.choice import Choice, choose
@@ -59,10 +59,7 @@ class Prune:
         has_data = ctx.calibration is not None
         if self.config.needs_data() and not has_data:
             wanted = " and ".join(self.config.needs_data())
-            raise UsageError(
-                f"{wanted} can't be had without calibration data",
-                hint="give some with --calibration data.npz (or images:DIR, a folder of .npz, random:64)",
-            )
+            raise UsageError(f"{wanted} can't be had without calibration data", hint=CALIBRATION_HINT)
         analysis = self._analysis(model, ctx)
         choice = choose(model, analysis, self._removals(model, analysis, ctx), self.config, ctx)
         keep, culprits = self._proved(model, analysis, choice, ctx)
@@ -243,7 +240,8 @@ def _summary(
     macs, params = shares
     if macs is not None and params is not None:
         sentences.append(f"predicted: {macs:.1%} of the MACs and {params:.1%} of the parameters remain")
-    sentences.append(f"mask equivalence holds: largest difference {found.difference:.2g} of what is allowed")
+    if len(cut) > approximate:
+        sentences.append(f"mask equivalence holds: largest difference {found.difference:.2g} of what is allowed")
     if not found.changed and len(cut) > approximate:
         sentences.append("masking the removed channels changed no output: they did not matter on these feeds")
     if approximate:

@@ -49,7 +49,7 @@ def ranked(model: ir.Model, analysis: Analysis, importance: Importance, ctx: Con
 def _by_sensitivity(model: ir.Model, analysis: Analysis, reader: Reader, ctx: Context) -> dict[str, Removal]:
     """Greedy OBS inside each cell; between cells, what the model's outputs lose when a cell alone is cut."""
     cells = analysis.structure.cells
-    views = {node.name or "": view for node in model.graph if (view := LinearView.of(node)) is not None}
+    views = _views(model)
     uses = [cell_uses(views, analysis, index) for index in range(len(cells))]
     known = [u for u in uses if u.uses]
     removals, errors = observe_sensitivity(
@@ -63,9 +63,8 @@ def _by_sensitivity(model: ir.Model, analysis: Analysis, reader: Reader, ctx: Co
     )
     result = {name: Removal(removal.order, error_curve(removal, errors[name])) for name, removal in removals.items()}
     for index, use in enumerate(uses):
-        if (
-            not use.uses
-        ):  # a product of activations or a recurrence reads it: its share of the norm stands for the error
+        # A product of activations or a recurrence reads it: its share of the norm stands for the error.
+        if not use.uses:
             order, loss = curve(scores(model, analysis, index, "l1", {}))
             result[use.name] = Removal(order, loss / max(float(loss[-1]), 1e-300))
     return result
@@ -131,14 +130,18 @@ def cell_uses(views: Mapping[str, LinearView], analysis: Analysis, cell: int) ->
 
 def _moments(model: ir.Model, reader: Reader, ctx: Context) -> dict[str, Moments]:
     """Mean and variance of the channels that each linear node reads, by its name."""
-    views = [view for node in model.graph if (view := LinearView.of(node)) is not None]
-    inner = [v for v in views if not v.input.is_graph_input()]
+    inner = [v for v in _views(model).values() if not v.input.is_graph_input()]
     result: dict[str, Moments] = {}
     for axis in sorted({v.axis for v in inner}):
         these = [v for v in inner if v.axis == axis]
         found = channel_moments(model, _names(v.input for v in these), reader, ctx.session, axis=axis)
         result |= {v.node.name or "": found[v.input.name or ""] for v in these}
     return result
+
+
+def _views(model: ir.Model) -> dict[str, LinearView]:
+    """The linear nodes by name."""
+    return {node.name or "": view for node in model.graph if (view := LinearView.of(node)) is not None}
 
 
 def _names(values: Iterable[ir.Value]) -> list[str]:

@@ -36,7 +36,7 @@ def rewrite(model: ir.Model, analysis: Analysis, keep: Mapping[str, np.ndarray])
     scene = Scene(result.graph, kept, analysis.shapes, names)
     for node, adjustments in structure.atoms.adjustments.items():
         for adjustment in adjustments:
-            adjust(counterparts[node], node, adjustment, scene)
+            adjust(adjustment, counterparts[node], node, scene)
     for node in list(result.graph):
         if node.op_type == "Shape" and is_standard(node):
             original_shape(node, scene)

@@ -43,13 +43,15 @@ def _why(node: ir.Node, analysis: Analysis) -> tuple[Reason, str]:
     unsupported = structure.atoms.unsupported.get(node.name or "")
     if unsupported is not None:
         return Reason.UNSUPPORTED_FORM, f"{unsupported.op_type}: {unsupported.sentence}"
-    mine = [
-        structure.atoms.axes[value][axis]
+    own = [
+        (structure.atoms.axes[value][axis], contracted)
         for value, uses in analysis.weights.items()
         for user, contracted, axis in uses
-        if user == node.name and not contracted
+        if user == node.name
     ]
-    for atoms in mine:
+    if not own:
+        return Reason.NOT_CONSTANT, "it multiplies two activations, or channels of its weight that nothing tracks"
+    for atoms in (made for made, contracted in own if not contracted):
         lock = structure.lock_of(atoms)
         if lock is not None:
             code = Reason.LOCKED if lock.node else Reason.GRAPH_OUTPUT
@@ -57,6 +59,4 @@ def _why(node: ir.Node, analysis: Analysis) -> tuple[Reason, str]:
             if structure.atoms.unsupported.get(lock.node) == lock:
                 code = Reason.UNKNOWN_OPERATOR
             return code, f"its outputs can't be cut: {by}{lock.sentence}"
-    if not mine:
-        return Reason.NOT_CONSTANT, "it holds no constant weight, or none whose channels are tracked"
     return Reason.LOCKED, "a single channel, or channels that stand in different places, is nothing to choose from"

@@ -20,7 +20,7 @@ from onnxcomp.model.shapes import bind
 from onnxcomp.ops.attributes import constant
 from onnxcomp.ops.kernels import QUANTIZATION_OPERATORS, Role, is_depthwise
 from onnxcomp.ops.macs import static_shape
-from onnxcomp.passes.base import Context, Evidence, Plan, Proof
+from onnxcomp.passes.base import CALIBRATION_HINT, Context, Evidence, Plan, Proof
 from onnxcomp.passes.quantize import affine
 from onnxcomp.passes.quantize.audit import audit, unfused
 from onnxcomp.passes.quantize.placement import islands, quantized_values, settle, ties
@@ -91,8 +91,7 @@ class Quantize:
         if not any(s.kernel.role is Role.WEIGHTED for s in settled):
             return _plan(header, skips)
         if ctx.calibration is None:
-            hint = "give some with --calibration data.npz (or images:DIR, a folder of .npz, random:64)"
-            raise UsageError("static INT8 needs calibration data", hint=hint)
+            raise UsageError("static INT8 needs calibration data", hint=CALIBRATION_HINT)
         tied = ties(settled)
         seen = observe(
             model,

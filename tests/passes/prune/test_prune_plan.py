@@ -257,3 +257,15 @@ def test_a_replay_needs_no_data_and_says_that_nothing_was_refitted(net, items):
     fitted = prune(net, calibration=reader(items), plan=plan)
     assert any("refit" in s for s in fitted.report.steps[0].summary)
     assert not np.array_equal(run(fitted.model, items[0])[0], run(plain.model, items[0])[0])
+
+
+def test_a_layer_with_one_output_is_not_said_to_lack_a_weight() -> None:
+    text = """g (float[N,3,8,8] x, float[12,3,3,3] w1, float[1,12,1,1] w2) => (float[N,1,8,8] y) {
+        [stem] a = Conv<pads = [1,1,1,1]>(x, w1)
+        [score] y = Conv(a, w2)
+    }"""
+    model = normalize(graph(text)).model
+    _, plan, _ = planned(model, feeds(model, 4, batch=2))
+    found = next(s for s in plan.skips if s.node == "score")
+    assert found.code == "locked"
+    assert "single channel" in found.sentence
