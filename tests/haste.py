@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import pytest
 
 from onnxcomp.runtime import benchmark
+from onnxcomp.runtime.cache import Cache
+from onnxcomp.runtime.node_latency import NodeTable
+from onnxcomp.runtime.node_spec import NodeSpec
+from onnxcomp.runtime.session import SessionConfig
 
 
 def hasten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,3 +21,12 @@ def hasten(monkeypatch: pytest.MonkeyPatch) -> None:
         return measure(*args, **{**options, "attempts": 1, "min_seconds": 0.01, "max_seconds": 0.2})  # type: ignore[arg-type]
 
     monkeypatch.setattr(benchmark, "measure_stable", hasty)
+
+
+def nodes_timed_by_size(monkeypatch: pytest.MonkeyPatch, module: object) -> None:
+    """Nodes take as long as they have products of input and weight elements: no clock, no cache."""
+    monkeypatch.setattr(module, "NodeTable", lambda config: NodeTable(config, Cache(None), _by_size))
+
+
+def _by_size(spec: NodeSpec, config: SessionConfig) -> float:
+    return 1e-3 + prod(float(prod(port.shape)) for port in spec.inputs[:2] if port is not None) / 1e6

@@ -18,6 +18,7 @@ TOWER = (
     "export",
     "recover",
     "passes",
+    "refit",
     "evaluate",
     "calibration",
     "runtime",

@@ -259,3 +259,39 @@ def _outcome(
     loss = math.fsum(float(row[choice]) for row, choice in zip(losses, choices, strict=True))
     saved = math.fsum(float(row[0]) - float(row[choice]) for row, choice in zip(costs, choices, strict=True))
     return Allocation(tuple(choices), loss, saved, reached)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The cost of the whole model from that of the cost model: `rest + scale · modelled`.
+
+    Args:
+        scale: Without a unit.
+        rest: What does not depend on the choices: nodes that are not modelled, the overhead of a call.
+    """
+
+    scale: float = 1.0
+    rest: float = 0.0
+
+    def whole(self, modelled: float) -> float:
+        return self.rest + self.scale * modelled
+
+    @classmethod
+    def of(cls, points: Sequence[tuple[float, float]]) -> Fit:
+        """Fits (modelled, measured) pairs: the original first, then what was measured after each round.
+
+        One pair: what the table does not explain is the rest. More: the line through the first and the last one, so
+        that the next round is planned with what the rounds so far really brought.
+        """
+        (first, measured_first), (last, measured_last) = points[0], points[-1]
+        scale = 1.0
+        if abs(first - last) > 1e-6 * abs(first):
+            scale = (measured_first - measured_last) / (first - last)
+            scale = min(max(scale, _LEAST_SCALE), 1 / _LEAST_SCALE)
+        rest = measured_last - scale * last
+        # Less than nothing can't be left: fusions make the whole cheaper than the sum of its nodes.
+        return cls(scale, rest) if rest >= 0 or last <= 0 else cls(measured_last / last, 0.0)
+
+
+_LEAST_SCALE = 0.1
+"""A round that measured hardly any gain says that the table is wrong, not that ten times more has to go."""

@@ -65,6 +65,20 @@ def cost(model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = None) -> 
     )
 
 
+def macs_by_node(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Multiply-accumulates of the nodes of the main graph.
+
+    Args:
+        shapes: Of all values, as a call has them: inference does not find them all.
+    """
+    shaped = clone(model)
+    for value in (*shaped.graph.inputs, *(v for node in shaped.graph for v in node.outputs)):
+        shape = shapes.get(value.name or "")
+        if shape is not None:
+            value.shape = ir.Shape(shape)
+    return {node.name or "": macs(node) or 0 for node in shaped.graph}
+
+
 def constants(model: ir.Model) -> Iterator[ir.TensorProtocol]:
     """Every constant tensor once: initializers and Constant nodes of the graph, its bodies and the functions."""
     return (tensor for tensor, _ in _constants(_graphs(model)))

@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -41,12 +40,17 @@ class LinearView(ABC):
     groups: int
     can_bias: bool
 
-    axis: ClassVar[int]
-    """Of the channels in input and output; pruning asks for it."""
+    @property
+    @abstractmethod
+    def axis(self) -> int:
+        """Of the channels in the input; pruning asks for it."""
 
     @staticmethod
-    def of(node: ir.Node) -> LinearView | None:
+    def of(node: ir.Node, *, tied: bool = False) -> LinearView | None:
         """The view of `node`; None for other operators, computed weights, and weights that another node uses too.
+
+        Args:
+            tied: Take also a weight that other nodes use.
 
         >>> LinearView.of(ir.node("Relu", [ir.val("x")])) is None
         True
@@ -55,7 +59,8 @@ class LinearView(ABC):
         if make is None or len(node.inputs) < 2:
             return None
         weight = node.inputs[1]
-        if weight is None or not _own(weight) or not np.issubdtype(_array(weight).dtype, np.floating):
+        owned = weight is not None and (constant(weight) is not None if tied else _own(weight))
+        if weight is None or not owned or not np.issubdtype(_array(weight).dtype, np.floating):
             return None
         return make(node, weight)
 
@@ -88,6 +93,10 @@ class LinearView(ABC):
     @abstractmethod
     def count(self, shape: Sequence[int]) -> int:
         """Output positions for an input of `shape`: as many rows as it holds."""
+
+    @abstractmethod
+    def count_targets(self, shape: Sequence[int]) -> int:
+        """Output positions in an output of `shape`."""
 
     @abstractmethod
     def rows(self, x: Array, positions: Array) -> Array:
@@ -149,13 +158,15 @@ def _connect(view: LinearView, bias: ir.Value) -> None:
 class ConvView(LinearView):
     """w: [out, in/groups, k…]; x: [N, in, size…]."""
 
-    axis = 1
-
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
     pads: tuple[int, ...]
     auto_pad: str
+
+    @property
+    def axis(self) -> int:
+        return 1
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -175,6 +186,9 @@ class ConvView(LinearView):
 
     def count(self, shape: Sequence[int]) -> int:
         return shape[0] * prod(self._sizes(shape[2:])[0])
+
+    def count_targets(self, shape: Sequence[int]) -> int:
+        return shape[0] * prod(shape[2:])
 
     def rows(self, x: Array, positions: Array) -> Array:
         sizes, pads = self._sizes(x.shape[2:])
@@ -208,13 +222,19 @@ class ConvView(LinearView):
 
 @dataclass(frozen=True)
 class MatrixView(LinearView):
-    """Products of the last axis with a matrix: y = α·x·B + β·c; `transposed`: the weight is stored [out, in]."""
+    """Products of the last axis with a matrix: y = α·x·B + β·c.
 
-    axis = -1
+    `transposed`: the weight is stored [out, in]; `input_transposed`: x comes as [in, rows].
+    """
 
     transposed: bool = False
     alpha: float = 1.0
     beta: float = 1.0
+    input_transposed: bool = False
+
+    @property
+    def axis(self) -> int:
+        return 0 if self.input_transposed else -1
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -223,7 +243,10 @@ class MatrixView(LinearView):
 
     def matrix(self) -> Array:
         w = _array(self.weight)
-        return self.alpha * (w if self.transposed else w.T).astype(np.float64)[None]
+        matrix: Array = (w if self.transposed else w.T).astype(np.float64)[None]
+        if self.alpha != 1.0:
+            matrix *= self.alpha
+        return matrix
 
     def offset(self) -> Array | None:
         if self.bias is None:
@@ -238,13 +261,16 @@ class MatrixView(LinearView):
         return arrays if bias is None else arrays | {self.bias_name: (bias / self.beta).astype(dtype)}
 
     def count(self, shape: Sequence[int]) -> int:
+        return shape[1] if self.input_transposed else prod(shape[:-1])
+
+    def count_targets(self, shape: Sequence[int]) -> int:
         return prod(shape[:-1])
 
     def rows(self, x: Array, positions: Array) -> Array:
-        return np.asarray(x.reshape(-1, 1, x.shape[-1])[positions])
+        return self.targets(x.T if self.input_transposed else x, positions)
 
     def targets(self, y: Array, positions: Array) -> Array:
-        return self.rows(y, positions)
+        return np.asarray(y.reshape(-1, 1, y.shape[-1])[positions])
 
 
 def _conv(node: ir.Node, weight: ir.Value) -> LinearView | None:
@@ -273,12 +299,13 @@ def _gemm(node: ir.Node, weight: ir.Value) -> LinearView | None:
     alpha, beta = float_attribute(node, "alpha", 1.0), float_attribute(node, "beta", 1.0)
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     array = None if bias is None else constant(bias)
-    if int_attribute(node, "transA", 0) or not alpha or not beta or (bias is not None and array is None):
+    if not alpha or not beta or (bias is not None and array is None):
         return None
     if array is not None and array.size != (array.shape[-1] if array.ndim else 1):  # another bias for each row
         return None
     transposed = bool(int_attribute(node, "transB", 0))
-    return MatrixView(node, weight, bias, node.outputs[0], 1, True, transposed, alpha, beta)
+    flipped = bool(int_attribute(node, "transA", 0))
+    return MatrixView(node, weight, bias, node.outputs[0], 1, True, transposed, alpha, beta, flipped)
 
 
 def _matmul(node: ir.Node, weight: ir.Value) -> LinearView | None:

@@ -32,6 +32,9 @@ class Reason(StrEnum):
     ALIGNMENT = "alignment"
     NOT_NEEDED = "not-needed"
     NOT_PROVED = "not-proved"
+    TOO_SMALL = "too-small"
+    BREAK_EVEN = "break-even"
+    SLOWER = "slower"
 
 
 DESCRIPTIONS: dict[Reason, str] = {
@@ -49,7 +52,7 @@ DESCRIPTIONS: dict[Reason, str] = {
     Reason.NOT_FINITE: "Calibration saw NaN or infinity in this tensor, or its weight holds them.",
     Reason.EXCLUDED: "Excluded by --exclude or by the plan.",
     Reason.NOT_SELECTED: "Not matched by --only.",
-    Reason.RELAXED: "Set back to float because a gate failed with it in INT8.",
+    Reason.RELAXED: "Set back to what it was, because a gate failed with it changed.",
     Reason.NOT_FUSED: "Written as INT8, but ONNX Runtime did not fuse it into an integer kernel.",
     Reason.TOO_LARGE: "Its constant result would be larger than the size limit.",
     Reason.SHARED: "The tensor is used in another place too, where the change would not be right.",
@@ -58,5 +61,8 @@ DESCRIPTIONS: dict[Reason, str] = {
     Reason.LOCKED: "An operator needs these channels as they are (the sentence names it).",
     Reason.ALIGNMENT: "Fewer channels would not suit the fast kernels of the target.",
     Reason.NOT_PROVED: "With these channels cut the model did not compute what it should, so they stay.",
-    Reason.NOT_NEEDED: "The budget is met without cutting these channels.",
+    Reason.TOO_SMALL: "Too small: even at the lowest useful rank two factors save nothing.",
+    Reason.BREAK_EVEN: "The rank that it needs is too close to the one at which two factors are as large as the whole.",
+    Reason.SLOWER: "Measured on this machine, its two factors are not faster than the whole.",
+    Reason.NOT_NEEDED: "The budget is met without changing it.",
 }

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from commands import Command
+from haste import nodes_timed_by_size
 
 from onnxcomp.driver import single
 
@@ -76,6 +77,7 @@ def test_1_slower_is_refused_where_a_latency_was_asked_for(
         return versus(*args).model_copy(update={"speedup": {"after": 0.9}})  # type: ignore[arg-type]
 
     monkeypatch.setattr(single, "versus", slower)
+    nodes_timed_by_size(monkeypatch, latency_choice)
     monkeypatch.setattr(latency_choice, "_measured", lambda one, other, ctx: (1.0, 1.0 if one is other else 0.4))
     result = onnxcomp("prune", model, "--latency", "0.6")
     assert result.code == 1, result.err
@@ -88,6 +90,7 @@ def test_0_the_original_is_handed_back_when_no_cut_is_faster(
 ) -> None:
     from onnxcomp.passes.prune import latency_choice
 
+    nodes_timed_by_size(monkeypatch, latency_choice)
     monkeypatch.setattr(latency_choice, "_measured", lambda one, other, ctx: (1.0, 1.0 if one is other else 1.2))
     result = onnxcomp("prune", model, "--latency", "0.6")
     assert result.code == 0, result.err

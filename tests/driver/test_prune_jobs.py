@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from graphs import feeds, graph, reader, run
-from haste import hasten
+from haste import hasten, nodes_timed_by_size
 
 import onnxcomp
 from onnxcomp.driver import largest, single, steps
@@ -211,6 +211,7 @@ def test_the_verb_keeps_a_slower_result_that_the_user_fixed_and_warns(net, data,
 
 def test_the_verb_refuses_a_slower_result_where_a_latency_was_asked_for(net, data, speed, monkeypatch):
     """The rounds of the plan find it faster, the last measurement does not."""
+    nodes_timed_by_size(monkeypatch, latency_choice)
     monkeypatch.setattr(latency_choice, "_measured", lambda one, other, ctx: (1.0, 1.0 if one is other else 0.3))
     speed[0] = 0.99
     with pytest.raises(GateError, match="not faster"):

@@ -15,7 +15,7 @@ from onnxcomp.ops.axes.relations import Shape
 from onnxcomp.passes.prune.atoms import Atoms
 from onnxcomp.passes.prune.cells import Structure, find_cells
 from onnxcomp.passes.prune.engine import find_atoms
-from onnxcomp.passes.prune.sizes import two_calls
+from onnxcomp.runtime.call_shapes import two_calls
 from onnxcomp.runtime.session import SessionConfig
 
 MAX_ROUNDS = 4

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from onnxcomp.passes.latency_rounds import parse_latency
 from onnxcomp.passes.prune.budget import Budget, Scope
 from onnxcomp.passes.prune.importance import WITH_DATA, Importance
 from onnxcomp.passes.prune.plan import Refitting
@@ -89,20 +89,3 @@ class PruneConfig(Record):
         """What was asked for that can't be had without calibration feeds."""
         importance = (f"importance {self.importance}",) if self.importance in WITH_DATA else ()
         return importance + ((f"refit {self.refit}",) if self.refit == "least-squares" else ())
-
-
-def parse_latency(text: float | str) -> tuple[float, bool]:
-    """(number, whether it is milliseconds) of `0.5` or `8ms`.
-
-    >>> parse_latency("8ms"), parse_latency("0.5")
-    ((8.0, True), (0.5, False))
-    """
-    word = str(text).strip().lower()
-    absolute = word.endswith("ms")
-    try:
-        number = float(word.removesuffix("ms"))
-    except ValueError:
-        number = -1.0
-    if not 0 < number < math.inf or (not absolute and number > 1):
-        raise ValueError(f"{text!r} is neither a share that may remain (0.5) nor milliseconds (8ms)")
-    return number, absolute

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxcomp.model.normalize import clone
+from onnxcomp.model.cost import macs_by_node
 from onnxcomp.ops.attributes import is_constant, is_standard
 from onnxcomp.ops.axes.relations import Shape
-from onnxcomp.ops.macs import macs
 from onnxcomp.passes.prune.analysis import Analysis
 from onnxcomp.passes.prune.atoms import Axis as Atoms
 from onnxcomp.passes.prune.cells import Structure
@@ -38,20 +37,6 @@ def multiplications(model: ir.Model, analysis: Analysis) -> CostModel:
         for term in _terms(node, float(base), analysis)
     ]
     return CostModel(nodes, _sizes(analysis.structure))
-
-
-def macs_by_node(model: ir.Model, shapes: Mapping[str, Shape]) -> dict[str, int]:
-    """Multiply-accumulates of the nodes of the main graph.
-
-    Args:
-        shapes: Of all values, as a call has them: inference does not find them all.
-    """
-    shaped = clone(model)
-    for value in (*shaped.graph.inputs, *(v for node in shaped.graph for v in node.outputs)):
-        shape = shapes.get(value.name or "")
-        if shape is not None:
-            value.shape = ir.Shape(shape)
-    return {node.name or "": macs(node) or 0 for node in shaped.graph}
 
 
 def _terms(node: ir.Node, base: float, analysis: Analysis) -> Iterable[NodeCost]:

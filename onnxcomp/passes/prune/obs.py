@@ -13,14 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from onnxcomp.calibration.gram import Gram, Moments
-from onnxcomp.calibration.lockstep import MOST_ROWS, can_join, joined
+from onnxcomp.calibration.gram import Moments
 from onnxcomp.calibration.readers import Reader
-from onnxcomp.errors import DataError
-from onnxcomp.model.normalize import clone
-from onnxcomp.ops.linear import LinearView, positions
-from onnxcomp.passes.prune.solve import damped
-from onnxcomp.runtime.session import SessionConfig, open_session
+from onnxcomp.calibration.second_moments import Wanted, gather
+from onnxcomp.ops.linear import LinearView
+from onnxcomp.refit.solve import damped
+from onnxcomp.runtime.session import SessionConfig
 
 Array = np.ndarray
 Progress = Callable[[int, int | None], None]
@@ -292,34 +290,21 @@ def second_moments(
 
     About the mean where a bias can take up the mean of what is removed; about zero otherwise.
     """
-    extended = clone(model)
-    values = ir.convenience.create_value_mapping(extended.graph)
-    inputs = {view.input.name or "" for view in views}
-    given = {v.name for v in model.graph.inputs}
-    wanted = sorted(inputs - given)
-    extended.graph.outputs.clear()
-    extended.graph.outputs.extend(values[name] for name in wanted)
-    shapes = {v.node.name or "": v.shape for v in views}
-    grams = {n: Gram(s[0], s[2]) if s[2] <= options.largest else Gram(s[0] * s[2], 1) for n, s in shapes.items()}
-    rng = np.random.default_rng(options.seed)
-    count, done = reader.count or 256, 0
-    with open_session(extended, config) as session:
-        for feed in joined(reader, MOST_ROWS if can_join(model) else 1):
-            size = len(next(iter(feed.values()))) if can_join(model) else 1
-            arrays = feed | dict(zip(wanted, session.run(feed, wanted) if wanted else (), strict=True))
-            done += size
-            for view in views:
-                name, x = view.node.name or "", arrays[view.input.name or ""]
-                rows = max(options.rows, options.rows_per_column * shapes[name][2])
-                chosen = positions(view.count(x.shape), max(1, -(-rows * size // count)), rng)
-                grams[name].add(view.rows(x, chosen).reshape(len(chosen), grams[name].groups, grams[name].columns))
-    if not done:
-        raise DataError("the calibration set is empty", hint="give at least one feed; 500 are a good number")
+    wanted = {
+        view.node.name or "": Wanted(
+            (view,),
+            "inputs",
+            rows=max(options.rows, options.rows_per_column * view.shape[2]),
+            diagonal=view.shape[2] > options.largest,
+        )
+        for view in views
+    }
+    grams = gather(model, wanted, reader, config, seed=options.seed)
     found = {}
     for view in views:
         name = view.node.name or ""
         found[name] = grams[name].moments(centred=view.can_bias)
-        groups, _, columns = shapes[name]
+        groups, _, columns = view.shape
         if columns > options.largest:
             mean, xx = (a.reshape(groups, columns) for a in (found[name].mean_x, found[name].xx))
             found[name] = replace(found[name], mean_x=mean, xx=xx)

@@ -8,33 +8,23 @@ how many channels to take where.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
-from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxcomp.calibration.gram import Moments
-from onnxcomp.calibration.lockstep import MOST_ROWS, can_join, joined
-from onnxcomp.calibration.readers import Feed, Reader
+from onnxcomp.calibration.readers import Reader
+from onnxcomp.evaluate.sensitivity import Memory, Sensitivity
 from onnxcomp.model.normalize import clone
 from onnxcomp.ops.linear import LinearView, store
 from onnxcomp.passes.prune.obs import RIDGE, CellUses, ObserveOptions, Progress, Removal, Use, observed_cells
-from onnxcomp.passes.prune.solve import relative_error, resolved
-from onnxcomp.runtime.session import SessionConfig, open_session
+from onnxcomp.refit.solve import resolved
+from onnxcomp.runtime.session import SessionConfig
 
 Array = np.ndarray
 
 FRACTIONS = (0.125, 0.25, 0.5, 0.75, 0.875)
 """Shares of a cell's channels that are taken away to measure."""
-
-
-class Memory(Protocol):
-    """What was measured in an earlier run, by what is removed in which order."""
-
-    def get(self, removal: Removal) -> list[float] | None: ...
-
-    def put(self, removal: Removal, errors: Sequence[float]) -> None: ...
 
 
 def observe_sensitivity(
@@ -65,23 +55,20 @@ def observe_sensitivity(
     Returns:
         By name of the cell: its order, and Σ‖y − ŷ‖² / Σ‖y − mean‖² (mean over the outputs) for each of `FRACTIONS`.
     """
-    batches = list(joined(islice(iter(reader), feeds), MOST_ROWS if can_join(model) else 1))
-    right = _outputs(reference or model, batches, config)
-    lost = 0.0 if reference is None else relative_error(right, _outputs(model, batches, config))
+    judge = Sensitivity(model, reader, config, feeds, reference=reference)
     removals: dict[str, Removal] = {}
     errors: dict[str, list[float]] = {}
     for cell, removal, moments in observed_cells(model, cells, reader, config, options or ObserveOptions()):
         removals[cell.name] = removal
-        known = memory.get(removal) if memory is not None else None
+        order = removal.order.tolist()
+        known = memory.get(order, len(FRACTIONS)) if memory is not None else None
         if known is None:
             known = []
             for fraction in FRACTIONS:
                 gone = removal.order[: int(cell.size * fraction)]
-                candidate = without(model, cell.uses, gone, moments)
-                error = relative_error(right, _outputs(candidate, batches, config)) - lost if len(gone) else 0.0
-                known.append(max(error, 0.0))
+                known.append(judge.error(without(model, cell.uses, gone, moments)) if len(gone) else 0.0)
             if memory is not None:
-                memory.put(removal, known)
+                memory.put(order, known)
         errors[cell.name] = known
         if progress:
             progress(len(removals), len(cells))
@@ -125,9 +112,3 @@ def without(model: ir.Model, uses: Sequence[Use], gone: Array, moments: Mapping[
             bias = shift if bias is None else bias + shift
         store(view, view.with_matrix(new, bias))
     return result
-
-
-def _outputs(model: ir.Model, batches: Sequence[Feed], config: SessionConfig) -> list[list[Array]]:
-    """Of each batch."""
-    with open_session(model, config) as session:
-        return [session.run(feed) for feed in batches]

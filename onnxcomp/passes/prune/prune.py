@@ -10,23 +10,24 @@ import onnx_ir as ir
 
 from onnxcomp import __version__
 from onnxcomp.errors import PlanError, UsageError
+from onnxcomp.evaluate.equivalence import Equivalence
 from onnxcomp.model.fingerprint import structure_sha256
 from onnxcomp.passes.base import CALIBRATION_HINT, Context, Evidence, Plan, Proof
 from onnxcomp.passes.prune import costs
 from onnxcomp.passes.prune.analysis import Analysis, analyse
 from onnxcomp.passes.prune.choice import Choice, choose
 from onnxcomp.passes.prune.config import PruneConfig
-from onnxcomp.passes.prune.equivalence import Equivalence, check
+from onnxcomp.passes.prune.equivalence import check
 from onnxcomp.passes.prune.importance import Importance
 from onnxcomp.passes.prune.obs import Removal
 from onnxcomp.passes.prune.plan import CellPlan, PrunePlan
 from onnxcomp.passes.prune.ranking import ranked
-from onnxcomp.passes.prune.refit import refit
 from onnxcomp.passes.prune.relax import relaxed
 from onnxcomp.passes.prune.rewrite import rewrite
-from onnxcomp.passes.prune.sizes import doubled
 from onnxcomp.passes.prune.skips import skips
+from onnxcomp.refit.refit import refit
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
+from onnxcomp.runtime.call_shapes import doubled
 
 MAX_CULPRITS = 8
 """Cells that are locked because the proof failed with them, before the whole plan is given up."""

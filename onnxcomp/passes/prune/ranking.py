@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -12,22 +10,15 @@ import onnx_ir as ir
 from onnxcomp.calibration.accumulators import Moments
 from onnxcomp.calibration.readers import Reader
 from onnxcomp.calibration.stream import channel_moments
-from onnxcomp.model.fingerprint import structure_sha256
+from onnxcomp.evaluate.sensitivity import Memory, affordable_feeds
+from onnxcomp.model.cost import macs_by_node
 from onnxcomp.ops.linear import LinearView
 from onnxcomp.passes.base import Context
 from onnxcomp.passes.prune.analysis import Analysis
-from onnxcomp.passes.prune.costs import macs_by_node
 from onnxcomp.passes.prune.importance import WITH_DATA, Importance, curve, scores
 from onnxcomp.passes.prune.obs import CellUses, Removal, Use
 from onnxcomp.passes.prune.obs_sensitivity import FRACTIONS, observe_sensitivity
 from onnxcomp.passes.prune.obs_sensitivity import curve as error_curve
-from onnxcomp.runtime.cache import Cache, Json
-
-MOST_WORK = 2e12
-"""Multiply-accumulates that measuring the sensitivity may cost: about a minute on two cores."""
-
-FEWEST, MOST_FEEDS = 4, 64
-"""Feeds that the sensitivity is measured on."""
 
 
 def ranked(model: ir.Model, analysis: Analysis, importance: Importance, ctx: Context) -> dict[str, Removal]:
@@ -52,13 +43,15 @@ def _by_sensitivity(model: ir.Model, analysis: Analysis, reader: Reader, ctx: Co
     views = _views(model)
     uses = [cell_uses(views, analysis, index) for index in range(len(cells))]
     known = [u for u in uses if u.uses]
+    macs = sum(macs_by_node(model, analysis.shapes).values())
+    feeds = affordable_feeds(macs, len(known) * len(FRACTIONS))
     removals, errors = observe_sensitivity(
         model,
         known,
         reader,
         ctx.session,
-        feeds=(feeds := _feeds(model, len(known), analysis)),
-        memory=_Remembered(Cache.default(), _subject(model, reader, feeds)),
+        feeds=feeds,
+        memory=Memory.of("pruning_sensitivity", model, reader, feeds),
         progress=lambda done, total: ctx.progress("measuring the sensitivity of channels", done, total),
     )
     result = {name: Removal(removal.order, error_curve(removal, errors[name])) for name, removal in removals.items()}
@@ -68,47 +61,6 @@ def _by_sensitivity(model: ir.Model, analysis: Analysis, reader: Reader, ctx: Co
             order, loss = curve(scores(model, analysis, index, "l1", {}))
             result[use.name] = Removal(order, loss / max(float(loss[-1]), 1e-300))
     return result
-
-
-@dataclass(frozen=True)
-class _Remembered:
-    """Sensitivities on disk, by model, feeds and order of removal: a job that was interrupted goes on where it was."""
-
-    cache: Cache
-    subject: Json
-
-    def get(self, removal: Removal) -> list[float] | None:
-        found = self.cache.get(_KIND, self._key(removal))
-        if isinstance(found, list) and len(found) == len(FRACTIONS) and all(isinstance(f, int | float) for f in found):
-            return [float(f) for f in found if isinstance(f, int | float)]
-        return None
-
-    def put(self, removal: Removal, errors: Sequence[float]) -> None:
-        if np.isfinite(errors).all():
-            self.cache.put(_KIND, self._key(removal), list(errors))
-
-    def _key(self, removal: Removal) -> Json:
-        return {"subject": self.subject, "order": removal.order.tolist()}
-
-
-_KIND = "pruning_sensitivity"
-
-
-def _subject(model: ir.Model, reader: Reader, feeds: int) -> Json:
-    """What was measured: the graph, its weights, and the feeds."""
-    digest = hashlib.sha256(structure_sha256(model).encode())
-    for name, value in sorted(model.graph.initializers.items()):
-        if value.const_value is not None:
-            digest.update(name.encode())
-            digest.update(value.const_value.tobytes())
-    used = reader.part(0, feeds)
-    return {"model": digest.hexdigest(), "feeds": used.fingerprint(), "count": feeds, "method": 1}
-
-
-def _feeds(model: ir.Model, cells: int, analysis: Analysis) -> int:
-    """How many feeds the sensitivity is measured on: what the work allows, not what the clock says."""
-    macs = sum(macs_by_node(model, analysis.shapes).values())
-    return int(np.clip(MOST_WORK / max(1, macs * cells * len(FRACTIONS)), FEWEST, MOST_FEEDS))
 
 
 def cell_uses(views: Mapping[str, LinearView], analysis: Analysis, cell: int) -> CellUses:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from onnxcomp.evaluate.allocation import Fit
 from onnxcomp.passes.prune.alignment import allowed_counts
-from onnxcomp.passes.prune.budget import Budget, CellCurve, Fit, Scope, Selection, select
+from onnxcomp.passes.prune.budget import Budget, CellCurve, Scope, Selection, select
 from onnxcomp.passes.prune.channel_costs import Axis, CostModel, NodeCost, kept, latencies
 from onnxcomp.passes.prune.hull import hull_slopes, steps_of
 

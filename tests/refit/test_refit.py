@@ -9,8 +9,8 @@ from graphs import feeds, graph, reader, run
 
 from onnxcomp.model.normalize import clone, normalize
 from onnxcomp.model.shapes import refresh
-from onnxcomp.passes.prune.refit import RefitOptions, refit
-from onnxcomp.passes.prune.refit_reach import Reach
+from onnxcomp.refit.reach import Reach
+from onnxcomp.refit.refit import RefitOptions, refit
 from onnxcomp.runtime.session import SessionConfig
 
 ONE = SessionConfig(threads=1)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from onnxcomp.calibration.gram import Gram
-from onnxcomp.passes.prune.solve import best_bias, damped, error, relative_error, resolved, ridge
+from onnxcomp.evaluate.sensitivity import relative_error
+from onnxcomp.refit.solve import best_bias, damped, error, resolved, ridge
 
 
 def problem(centred, n=400, columns=6, targets=3):

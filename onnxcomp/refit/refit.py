@@ -16,14 +16,14 @@ from onnxcomp.calibration.gram import Gram
 from onnxcomp.calibration.lockstep import Lockstep, Stop, lockstep
 from onnxcomp.calibration.readers import Reader
 from onnxcomp.errors import ModelError
+from onnxcomp.evaluate.sensitivity import relative_error
 from onnxcomp.model.normalize import clone
 from onnxcomp.ops.attributes import is_constant
 from onnxcomp.ops.linear import positions
-from onnxcomp.passes.prune.refit_fit import Fit, fit, fit_flat
-from onnxcomp.passes.prune.refit_flat import Rows
-from onnxcomp.passes.prune.refit_reach import reach
-from onnxcomp.passes.prune.refit_sites import BatchNorm, Keep, Site, restricted, site_of
-from onnxcomp.passes.prune.solve import relative_error
+from onnxcomp.refit.fit import Fit, fit, fit_flat
+from onnxcomp.refit.flat import Rows
+from onnxcomp.refit.reach import reach
+from onnxcomp.refit.sites import BatchNorm, Keep, Site, restricted, site_of
 from onnxcomp.runtime.session import SessionConfig, open_session
 
 Progress = Callable[[int, int | None], None]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxcomp.calibration.gram import Gram, Moments
-from onnxcomp.passes.prune.refit_flat import Rows, solve_flat
-from onnxcomp.passes.prune.solve import best_bias, error, ridge
+from onnxcomp.refit.flat import Rows, solve_flat
+from onnxcomp.refit.solve import best_bias, error, ridge
 
 Array = np.ndarray
 

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from onnxcomp.calibration.readers import Feed
 from onnxcomp.errors import OnnxcompError
 from onnxcomp.model.normalize import clone
 from onnxcomp.model.shapes import in_call
-from onnxcomp.ops.axes.relations import Shape
-from onnxcomp.runtime.session import SessionConfig, open_session
+from onnxcomp.runtime.node_spec import Shape
+from onnxcomp.runtime.session import Feed, SessionConfig, open_session
 
 PREFIX = "onnxcomp.shape."
 
@@ -47,7 +46,7 @@ def shapes_of_call(model: ir.Model, feed: Feed, config: SessionConfig) -> dict[s
     return known | (_run(model, missing, feed, config) if missing else {})
 
 
-def doubled(model: ir.Model, feed: Feed, *, every: bool) -> Feed:
+def doubled(model: ir.Model, feed: Feed, *, every: bool) -> dict[str, np.ndarray]:
     """The feed with its dynamic axes (`every`: all of them; else only axis 0) twice as long."""
     result = dict(feed)
     for value in model.graph.inputs:

@@ -6,8 +6,6 @@ bias is b = E[y] − W·E[x].
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from onnxcomp.calibration.gram import Moments
@@ -67,31 +65,3 @@ def resolved(weights: Array, xx: Array, kept: Array, strength: float) -> Array:
     if kept.any():
         result[:, kept] = np.linalg.solve(matrix[np.ix_(kept, kept)], matrix[kept] @ weights.T).T
     return result
-
-
-def relative_error(wanted: Sequence[Sequence[Array]], given: Sequence[Sequence[Array]]) -> float:
-    """Σ‖y − ŷ‖² / Σ‖y − mean(y)‖² of each floating-point output, averaged over the outputs.
-
-    The mean is over axis 0 and all batches, for outputs of one shape; of others the mean of all values.
-
-    Args:
-        wanted: Outputs of each batch; `given` likewise. An output that changed its shape counts as lost.
-    """
-    shares = []
-    for ys, zs in zip(zip(*wanted, strict=True), zip(*given, strict=True), strict=True):
-        if not all(isinstance(y, np.ndarray) and np.issubdtype(y.dtype, np.floating) for y in ys):
-            continue
-        variance, noise, total = _variance([y.astype(np.float64) for y in ys]), 0.0, 0
-        for y, z in zip(ys, zs, strict=True):
-            noise += float(((y.astype(np.float64) - z) ** 2).sum()) if y.shape == z.shape else variance * y.size
-            total += y.size
-        if variance > 0:
-            shares.append(noise / (variance * total))
-    return float(np.mean(shares)) if shares else 0.0
-
-
-def _variance(ys: list[Array]) -> float:
-    """Mean squared deviation from the mean over samples, or from that of all values where there is one sample."""
-    alike = len({y.shape[1:] for y in ys}) == 1 and ys[0].ndim > 0 and sum(len(y) for y in ys) > 1
-    rows = np.concatenate([y if alike else y.reshape(-1) for y in ys])
-    return float(((rows - rows.mean(axis=0)) ** 2).mean())

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from onnxcomp.calibration.gram import Moments
 from onnxcomp.ops.attributes import constant, float_attribute, qualified
-from onnxcomp.passes.prune.solve import damped
+from onnxcomp.refit.solve import damped
 
 Array = np.ndarray
 

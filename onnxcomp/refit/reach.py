@@ -15,8 +15,8 @@ import onnx_ir as ir
 
 from onnxcomp.calibration.lockstep import Walk
 from onnxcomp.ops.attributes import constant, float_attribute, is_standard
-from onnxcomp.passes.prune.refit_flat import flat_ends
-from onnxcomp.passes.prune.refit_sites import Site
+from onnxcomp.refit.flat import flat_ends
+from onnxcomp.refit.sites import Site
 
 Array = np.ndarray
 
