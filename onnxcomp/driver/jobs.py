@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import onnx_ir as ir
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from onnxcomp.driver.conclusion import FINAL_SECONDS, conclude, unproved
 from onnxcomp.driver.largest import largest_cut
@@ -26,6 +26,8 @@ from onnxcomp.evaluate.gates import Gates
 from onnxcomp.evaluate.proof import check_batches, check_structure
 from onnxcomp.model.load import LoadedModel, ModelSource, load
 from onnxcomp.passes.base import CALIBRATION_HINT, Pass
+from onnxcomp.passes.factorize.config import FactorizeConfig
+from onnxcomp.passes.factorize.factorize import Factorize
 from onnxcomp.passes.prune.config import PruneConfig
 from onnxcomp.passes.prune.prune import Prune
 from onnxcomp.passes.quantize.quantize import Quantize, QuantizeConfig
@@ -176,10 +178,61 @@ def prune(
         "max_ratio": max_ratio,
         "ratios": dict(ratios or {}),
     }
-    config = _config(values)
+    config = _config(PruneConfig, values)
     chosen = _options(calibration, eval, options)
     faster = latency is not None and plan is None
     return run_single(Prune(config), model, chosen, plan, dry_run=dry_run, must_be_faster=faster)
+
+
+def factorize(
+    model: ModelSource,
+    calibration: object | None = None,
+    eval: object | None = None,
+    *,
+    energy: float | None = None,
+    params: float | None = None,
+    macs: float | None = None,
+    latency: float | str | None = None,
+    method: str = "auto",
+    alpha: float = 0.1,
+    refit: str = "auto",
+    round_to: int | str = "auto",
+    allow_slower: bool = False,
+    plan: PlanSource = None,
+    dry_run: bool = False,
+    **options: Any,
+) -> Result:
+    """Low rank: products with a large weight become two with small ones, where that is smaller and faster.
+
+    Args:
+        energy: Share of the variance of each factorised layer's output that is kept (0.98 if no budget is given).
+        params, macs: Share of the parameters or multiply-accumulates of the model that may remain.
+        latency: Share of the latency that may remain, or milliseconds as "8ms"; a result that is not faster is refused.
+        method: auto, covariance, asvd or svd.
+        alpha: Regularisation of the covariance, as a share of its trace.
+        refit: auto, least-squares or none.
+        round_to: Ranks are multiples of it; auto: what the target's kernels want.
+        allow_slower: Factorise also layers whose two parts measure slower than the whole.
+        plan: Replay this plan (or the plan in this file); the numbers above then mean nothing.
+        dry_run: Plan only; `Result.plan` holds it.
+
+    Other args and raises: as `optimize`.
+    """
+    values = {
+        "energy": energy,
+        "params": params,
+        "macs": macs,
+        "latency": latency,
+        "method": method,
+        "alpha": alpha,
+        "refit": refit,
+        "round_to": round_to,
+        "allow_slower": allow_slower,
+    }
+    step = Factorize(_config(FactorizeConfig, values))
+    faster = latency is not None and plan is None
+    chosen = _options(calibration, eval, options)
+    return run_single(step, model, chosen, plan, dry_run=dry_run, must_be_faster=faster)
 
 
 def verify(model: ModelSource, against: ModelSource, eval: object | None = None, **options: Any) -> Report:
@@ -274,14 +327,18 @@ def _pass(config: Step) -> Pass[Any]:
 PASSES: dict[type[Any], Callable[[Any], Pass[Any]]] = {
     SimplifyConfig: Simplify,
     PruneConfig: Prune,
+    FactorizeConfig: Factorize,
     QuantizeConfig: Quantize,
 }
 
 
-def _config(values: Mapping[str, Any]) -> PruneConfig:
-    """Checked options of pruning; a UsageError names the option whose value is out of its range."""
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def _config(kind: type[Config], values: Mapping[str, Any]) -> Config:
+    """Checked options of a pass; a UsageError names the option whose value is out of its range."""
     try:
-        return PruneConfig.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name, *inside = [str(part) for part in first["loc"]] or [""]
@@ -306,7 +363,7 @@ def _with_pruning(recipe: Recipe, wanted: float | str | None) -> tuple[Step, ...
         share = -1.0
     if not 0 < share < 1:
         raise UsageError(f"--prune {wanted}: a share of the MACs between 0 and 1 that may remain, or auto")
-    return (_config({"macs": share}), *recipe.step)
+    return (_config(PruneConfig, {"macs": share}), *recipe.step)
 
 
 def _options(calibration: object | None, eval: object | None, options: Mapping[str, Any]) -> Options:

@@ -27,8 +27,13 @@ from onnxcomp.report.structures import StepReport, StepStatus, Verdict
 LOUD_COSINE = 0.99
 """Below it a warning says that `optimize` would not keep the result."""
 
-LEAVES_IN_FLOAT = "`onnxcomp optimize` leaves the worst nodes in float until the gate holds"
-GIVES_BACK = "`onnxcomp optimize --prune auto` finds the largest cut with which the gate holds"
+HINTS = {
+    "simplify": "`onnxcomp optimize` undoes what does not hold",
+    "prune": "`onnxcomp optimize --prune auto` finds the largest cut with which the gate holds",
+    "factorize": "`onnxcomp optimize --factorize auto` finds the lowest ranks with which the gate holds",
+    "quantize": "`onnxcomp optimize` leaves the worst nodes in float until the gate holds",
+}
+"""What to do when a gate of the user's is not met, by pass."""
 
 PlanSource = Plan | str | os.PathLike[str] | None
 
@@ -76,9 +81,10 @@ def run_single(
         return handed_back(step.name, bench, [report], f"the original is handed back: {report.why}")
     for gate in judgement.gates:
         if not gate.passed:
-            hint = GIVES_BACK if step.name in CHANNELS else LEAVES_IN_FLOAT
-            raise GateError(f"{gate.sentence()}; nothing was written", hint=hint)
+            raise GateError(f"{gate.sentence()}; nothing was written", hint=HINTS[step.name])
     timing = versus(bench, bench.loaded.model, candidate, FINAL_SECONDS)
+    for sentence in current.warnings():
+        bench.warn(sentence)
     if (shortfall := current.shortfall()) is not None:
         bench.warn(f"BUDGET NOT MET: {shortfall}")
     if must_be_faster and timing.speedup["after"] <= 1.0 and bench.target_is_host:
@@ -129,6 +135,7 @@ def _step_report(step: Pass[Any], plan: Any, proof: Proof | None, status: StepSt
         skips=plan.left_alone(),
         audit=proof.audit if proof is not None else None,
         channels=plan.channels(),
+        layers=plan.factored(),
     )
 
 

@@ -28,7 +28,7 @@ EXACT = frozenset({"simplify"})
 CHANNELS = frozenset({"prune"})
 """Passes that judge channels: they start before weights are folded into each other."""
 
-ATTEMPTS = {"prune": 3}
+ATTEMPTS = {"factorize": 3, "prune": 3}
 """Of passes whose attempts take long, because each one refits weights; `MAX_ATTEMPTS` for the others."""
 
 EXACT_COSINE = 0.9999
@@ -88,8 +88,11 @@ def run_step(
                 skips=current.left_alone(),
                 audit=proof.audit,
                 channels=current.channels(),
+                layers=current.factored(),
                 elapsed_s=_since(start),
             )
+            for sentence in current.warnings():
+                bench.warn(sentence)
             return StepResult(candidate, report, current)
         relaxed = None if evidence is None else step.relax(current, evidence)
         if relaxed is None:
@@ -104,6 +107,7 @@ def run_step(
         attempts=tuple(attempts),
         skips=current.left_alone(),
         channels=current.channels(),
+        layers=current.factored(),
         elapsed_s=_since(start),
     )
     return StepResult(model, report, None)
@@ -214,7 +218,7 @@ def nothing_to_change(plan: Plan) -> str:
     """Why a plan does nothing, in one sentence: the only skip there is, or what became of a budget."""
     alone = plan.skips[0].sentence if len(plan.skips) == 1 else ""
     # A budget is a sentence of its own where there was something to spend it on.
-    spent = plan.aim() if plan.channels() else ""
+    spent = plan.aim() if plan.channels() or plan.factored() else ""
     return spent or alone or "no node of this model can be changed by this pass"
 
 

@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from onnxcomp.calibration.readers import Feed, Reader
 from onnxcomp.ops.targets import Target
-from onnxcomp.report.structures import Channels, FusionAudit, Record, Skip
+from onnxcomp.report.structures import Channels, FusionAudit, Layer, Record, Skip
 from onnxcomp.runtime.session import SessionConfig
 
 Progress = Callable[[str, int, int | None], None]
@@ -91,6 +91,14 @@ class Plan(Record):
     def shortfall(self) -> str | None:
         """What was asked for and can't be had, in words; None if nothing."""
         return None
+
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should be warned of before trusting the result."""
+        return ()
+
+    def factored(self) -> tuple[Layer, ...]:
+        """Layers with their ranks, for plans that factorise."""
+        return ()
 
     def channels(self) -> tuple[Channels, ...]:
         """What is cut, for plans that cut channels."""

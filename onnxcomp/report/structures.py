@@ -175,6 +175,24 @@ class Channels(Record):
     why: str = ""
 
 
+class Layer(Record):
+    """A weight that may be written as two factors; `rank`: channels between them, None where it stays whole.
+
+    `break_even`: the rank at which two factors are as large as the whole; `form`: how it is split; `energy`: share of
+    its output's energy that is kept; `loss`: predicted loss of the model's outputs, as a share of their variance.
+    """
+
+    name: str
+    op_type: str
+    size: str
+    rank: int | None
+    break_even: float
+    form: str
+    energy: Number
+    loss: Number
+    why: str = ""
+
+
 class StepReport(Record):
     name: str
     status: StepStatus
@@ -185,6 +203,7 @@ class StepReport(Record):
     skips: tuple[Skip, ...] = ()
     audit: FusionAudit | None = None
     channels: tuple[Channels, ...] = ()
+    layers: tuple[Layer, ...] = ()
     elapsed_s: float = 0.0
 
 

@@ -1,0 +1,1 @@
+"""Low-rank factorisation: one linear node becomes two thinner ones."""
