@@ -17,6 +17,7 @@ EXAMPLES = examples(
     "optimize m.onnx --calibration a.npz --eval b.npz --max-drop 0.005",
     "optimize m.onnx --calibration data/ --goal size --report report.md",
     "optimize m.onnx --calibration data/ --prune auto",
+    "optimize m.onnx --calibration data/ --factorize 0.5",
     "optimize m.onnx    # no data: simplify only, proved on random feeds",
 )
 
@@ -29,6 +30,7 @@ EXAMPLES = examples(
 @options.selecting
 @options.recipe
 @options.prune
+@options.factorize
 @options.portable
 @options.running
 @options.fix_shape

@@ -80,6 +80,32 @@ prune = change(
     help="Prune channels first: share of the MACs that may remain, or the largest cut that passes the gates.",
 )
 
+factorize = change(
+    "--factorize",
+    metavar="K|auto",
+    help="Low-rank factors: share of the MACs that may remain, or the lowest ranks that pass the gates.",
+)
+
+
+def _multiple(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
+    """`auto`, or a number of channels."""
+    if value == "auto" or value.isdecimal():
+        return value if value == "auto" else int(value)
+    raise click.BadParameter(f"{value!r} is neither auto nor a number of channels")
+
+
+def round_to(text: str) -> Callable[[Function], Function]:
+    """--round-to, with what it means for a verb."""
+    return change(
+        "--round-to",
+        callback=_multiple,
+        metavar="auto|N",
+        default="auto",
+        show_default="what the target's kernels want",
+        help=text,
+    )
+
+
 portable = change(
     "--portable", is_flag=True, help="Only standard ONNX operators in the result; so far it never holds others."
 )
@@ -175,7 +201,19 @@ def planned(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 AS_THEY_ARE = (
-    *("calibration", "metric", "max_drop", "min_cosine", "goal", "recipe", "prune", "only", "exclude", "portable"),
+    *(
+        "calibration",
+        "metric",
+        "max_drop",
+        "min_cosine",
+        "goal",
+        "recipe",
+        "prune",
+        "factorize",
+        "only",
+        "exclude",
+        "portable",
+    ),
     *("target", "ep", "threads", "seed", "time_limit", "custom_ops", "fix_shape"),
 )
 

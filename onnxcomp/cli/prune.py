@@ -24,13 +24,6 @@ BUDGETS = ("ratio", "macs", "params", "latency")
 OWN = (*BUDGETS, "importance", "scope", "refit", "round_to", "max_ratio")
 
 
-def _round_to(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
-    """`auto`, or a number of channels."""
-    if value == "auto" or value.isdecimal():
-        return value if value == "auto" else int(value)
-    raise click.BadParameter(f"{value!r} is neither auto nor a number of channels")
-
-
 @click.command(epilog=EXAMPLES)
 @click.argument("model", type=options.PATH)
 @options.change("--ratio", type=float, metavar="R", help="Share of the channels to remove.")
@@ -59,14 +52,7 @@ def _round_to(ctx: click.Context, param: click.Parameter, value: str) -> int | s
     show_default="least-squares with data",
     help="What is done with the weights that stay.",
 )
-@options.change(
-    "--round-to",
-    callback=_round_to,
-    metavar="auto|N",
-    default="auto",
-    show_default="what the target's kernels want",
-    help="Keep multiples of so many channels.",
-)
+@options.round_to("Keep multiples of so many channels.")
 @options.change("--max-ratio", type=float, metavar="X", help="Largest share of the channels of one cell that may go.")
 @options.planning
 @options.calibrating

@@ -17,8 +17,9 @@ from onnxcomp.driver.latency import measure
 from onnxcomp.driver.options import Options
 from onnxcomp.driver.reporting import Measured, Subject, fill
 from onnxcomp.driver.result import Result
+from onnxcomp.driver.rival import Kept, against_whole_layers
 from onnxcomp.driver.single import PlanSource, run_single
-from onnxcomp.driver.steps import CHANNELS, EXACT, StepResult, batch_cosine, run_step
+from onnxcomp.driver.steps import CHANNELS, EXACT, batch_cosine, run_step
 from onnxcomp.driver.trial import NotRunnable
 from onnxcomp.driver.workbench import Workbench, prepare
 from onnxcomp.errors import GateError, ModelError, UsageError
@@ -71,24 +72,26 @@ def optimize(
     except NotRunnable as error:
         return unproved(load(model, ort_version=ort_version()), chosen, error)
     bench.judge.gates = _default_gates(gates, bench)
-    current, done, steps = bench.canonical, list[StepResult](), list[StepReport]()
-    for config in _with_pruning(recipe, chosen.prune):
+    start = current = bench.canonical
+    done, steps = list[Kept](), list[StepReport]()
+    for config in _steps(recipe, chosen):
         step = _pass(config)
         if step.needs_calibration and bench.calibration is None:
             why = f"needs calibration data: {CALIBRATION_HINT}"
             steps.append(StepReport(name=step.name, status=StepStatus.NOTHING_TO_DO, why=why))
             continue
         if step.name in CHANNELS and not done:
-            current = bench.folded
-        if isinstance(step, Prune) and chosen.prune == "auto":
+            start = current = bench.folded
+        if isinstance(step, Prune | Factorize) and getattr(chosen, step.name) == "auto":
             result = largest_cut(step, current, bench)
         else:
             result = run_step(step, current, bench, exact=step.name in EXACT)
         steps.append(result.report)
         if result.report.status is StepStatus.KEPT:
-            done.append(result)
+            done.append(Kept(step, result))
             current = result.model
-    return conclude(bench, recipe.canonical(), done, steps)
+    standing, steps = against_whole_layers(bench, start, done, steps)
+    return conclude(bench, recipe.canonical(), standing, steps)
 
 
 def simplify(
@@ -347,23 +350,33 @@ def _config(kind: type[Config], values: Mapping[str, Any]) -> Config:
         raise UsageError(where + told[:1].lower() + told[1:]) from error
 
 
-def _with_pruning(recipe: Recipe, wanted: float | str | None) -> tuple[Step, ...]:
-    """The recipe's steps, pruning before them if it was asked for.
+def _steps(recipe: Recipe, options: Options) -> tuple[Step, ...]:
+    """The recipe's steps, with those that were asked for beside it: pruning first, while batch norms are still there to
+    judge by; factorisation of what is left before it is quantised.
 
     Raises:
-        UsageError: The recipe prunes already, or the value is neither a share nor "auto".
+        UsageError: The recipe has such a step already, or the value is neither a share nor "auto".
     """
-    if wanted is None:
-        return recipe.step
-    if any(isinstance(step, PruneConfig) for step in recipe.step):
-        raise UsageError("--prune, and the recipe prunes too", hint="leave one of them out")
+    steps = list(recipe.step)
+    if options.factorize is not None:
+        config = _asked(FactorizeConfig, "factorize", options.factorize, recipe)
+        steps.insert(next((i for i, s in enumerate(steps) if isinstance(s, QuantizeConfig)), len(steps)), config)
+    if options.prune is not None:
+        steps.insert(0, _asked(PruneConfig, "prune", options.prune, recipe))
+    return tuple(steps)
+
+
+def _asked(kind: type[Config], name: str, wanted: float | str, recipe: Recipe) -> Config:
+    """The config of a pass that `--name K` or `--name auto` asks for."""
+    if any(isinstance(step, kind) for step in recipe.step):
+        raise UsageError(f"--{name}, and the recipe has such a step too", hint="leave one of them out")
     try:
         share = 0.5 if wanted == "auto" else float(wanted)
     except ValueError:
         share = -1.0
     if not 0 < share < 1:
-        raise UsageError(f"--prune {wanted}: a share of the MACs between 0 and 1 that may remain, or auto")
-    return (_config(PruneConfig, {"macs": share}), *recipe.step)
+        raise UsageError(f"--{name} {wanted}: a share of the MACs between 0 and 1 that may remain, or auto")
+    return _config(kind, {"macs": share})
 
 
 def _options(calibration: object | None, eval: object | None, options: Mapping[str, Any]) -> Options:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import onnx_ir as ir
 
 from onnxcomp.driver.steps import StepResult, run_step
 from onnxcomp.driver.workbench import Workbench
-from onnxcomp.passes.prune.prune import Prune
+from onnxcomp.passes.base import Pass
 from onnxcomp.report.structures import Attempt, StepStatus
 
 TRIALS = 5
@@ -17,8 +19,16 @@ NEAR = 0.02
 """Shares this close to each other are not worth another trial."""
 
 
-def largest_cut(step: Prune, model: ir.Model, bench: Workbench) -> StepResult:
-    """Prunes `model` as far as the gates allow, in at most five trials; each is judged like any step."""
+class Cut(Pass[Any], Protocol):
+    """A pass with a budget of multiply-accumulates."""
+
+    def with_macs(self, share: float) -> Cut:
+        """The same pass with another budget, that knows what this one found out."""
+        ...
+
+
+def largest_cut(step: Cut, model: ir.Model, bench: Workbench) -> StepResult:
+    """Cuts `model` as far as the gates allow, in at most five trials; each is judged like any step."""
     low, high, share = SMALLEST, 1.0, FIRST
     best: StepResult | None = None
     attempts: list[Attempt] = []

@@ -32,6 +32,8 @@ class Options:
         recipe: Path of a recipe; None: the default one.
         prune: Share of the multiply-accumulates that `optimize` may leave by pruning channels, or "auto": the largest
             cut that passes the gates. None: channels stay.
+        factorize: Share of the multiply-accumulates that `optimize` may leave by low-rank factorisation, or "auto": the
+            lowest that passes the gates. None: layers stay whole.
         portable: Only standard operators in the result.
         threads: Intra-op threads; 0: the physical cores.
         seed: For random feeds.
@@ -54,6 +56,7 @@ class Options:
     fix_shape: bool = False
     recipe: str | os.PathLike[str] | None = None
     prune: float | str | None = None
+    factorize: float | str | None = None
     portable: bool = False
     threads: int = 0
     seed: int = 0

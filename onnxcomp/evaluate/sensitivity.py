@@ -18,8 +18,8 @@ from onnxcomp.runtime.session import SessionConfig, open_session
 
 Array = np.ndarray
 
-FEWEST, MOST_FEEDS = 4, 64
-"""Feeds that a sensitivity is measured on."""
+FEWEST = 4
+"""Feeds that a sensitivity is measured on, at least."""
 
 MOST_WORK = 2e12
 """Multiply-accumulates that measuring all sensitivities may cost: about a minute on two cores."""
@@ -56,13 +56,13 @@ class Sensitivity:
             return [session.run(feed) for feed in self._batches]
 
 
-def affordable_feeds(macs: int, trials: int) -> int:
+def affordable_feeds(macs: int, trials: int, most: int) -> int:
     """How many feeds to measure on: what the work allows, not what the clock says.
 
     Args:
-        macs: Of one call; `trials`: changed models that will be run.
+        macs: Of one call; `trials`: changed models that will be run; `most`: feeds that are of use.
     """
-    return int(np.clip(MOST_WORK / max(1, macs * trials), FEWEST, MOST_FEEDS))
+    return int(np.clip(MOST_WORK / max(1, macs * trials), FEWEST, most))
 
 
 @dataclass(frozen=True)

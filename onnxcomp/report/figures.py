@@ -142,11 +142,33 @@ def channel_rows(step: StepReport, most: int | None) -> list[tuple[str, ...]]:
     return [(printable(c.name, 44), str(c.size), str(c.kept), "" if c.exact else "approximate") for c in cut[:most]]
 
 
+def layer_rows(step: StepReport, most: int | None) -> list[tuple[str, ...]]:
+    """(layer, size, rank, break-even, energy kept) of what is factorised, the most costly first; at most `most`."""
+    cut = sorted((x for x in step.layers if x.rank is not None), key=lambda x: (-x.loss, x.name))
+    return [
+        (
+            printable(x.name, 36),
+            x.size,
+            f"{x.rank}{' spatial' * (x.form == 'spatial')}",
+            f"{x.break_even:.0f}",
+            f"{x.energy:.2%}",
+        )
+        for x in cut[:most]
+    ]
+
+
+def layers_left(step: StepReport, shown: int) -> str:
+    """What a table of `shown` layers leaves out, in words; empty if nothing."""
+    return _left(sum(x.rank is not None for x in step.layers), len(step.layers), shown, "layer", "factorised")
+
+
 def cells_left(step: StepReport, shown: int) -> str:
     """What a table of `shown` cells leaves out, in words; empty if nothing."""
-    cut = sum(c.kept < c.size for c in step.channels)
-    whole = len(step.channels) - cut
-    more = cut - shown
-    parts = [f"{more} more cell{' is' if more == 1 else 's are'} cut"] if more > 0 else []
-    parts += [f"{whole} cell{' stays' if whole == 1 else 's stay'} whole"] if whole else []
+    return _left(sum(c.kept < c.size for c in step.channels), len(step.channels), shown, "cell", "cut")
+
+
+def _left(cut: int, all_of: int, shown: int, noun: str, verb: str) -> str:
+    whole, more = all_of - cut, cut - shown
+    parts = [f"{more} more {noun}{' is' if more == 1 else 's are'} {verb}"] if more > 0 else []
+    parts += [f"{whole} {noun}{' stays' if whole == 1 else 's stay'} whole"] if whole else []
     return "; ".join(parts)

@@ -6,7 +6,15 @@ import re
 
 from jinja2 import Environment, StrictUndefined
 
-from onnxcomp.report.figures import changed_operators, channel_rows, data_lines, measured_on, skip_lines, summary_rows
+from onnxcomp.report.figures import (
+    changed_operators,
+    channel_rows,
+    data_lines,
+    layer_rows,
+    measured_on,
+    skip_lines,
+    summary_rows,
+)
 from onnxcomp.report.structures import Benchmark, Report
 from onnxcomp.report.text import printable
 
@@ -33,6 +41,8 @@ wanted {{ p(g.wanted) }}
 {% for s in r.steps %}* **{{ p(s.name) }}**: {{ s.status.value }}, {{ p(s.why) }}
 {% for line in s.summary %}  * {{ p(line) }}
 {% endfor %}{% for row in cells(s, 12) %}  * {{ p(row[0]) }}: {{ row[2] }} of {{ row[1] }} channels kept
+{% endfor %}{% for row in layers(s, 12) %}  * {{ p(row[0]) }} ({{ row[1] }}): rank {{ row[2] }}, break-even at \
+{{ row[3] }}, {{ row[4] }} of its energy kept
 {% endfor %}{% for line in skips(s, 8) %}  * {{ p(line) }}
 {% endfor %}{% endfor %}
 {% if operators(r) %}| operator | before | after |
@@ -61,6 +71,7 @@ def markdown(report: Report) -> str:
         skips=skip_lines,
         operators=changed_operators,
         cells=channel_rows,
+        layers=layer_rows,
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 

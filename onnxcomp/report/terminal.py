@@ -15,6 +15,8 @@ from onnxcomp.report.figures import (
     changed_operators,
     channel_rows,
     data_lines,
+    layer_rows,
+    layers_left,
     listed,
     measured_on,
     skip_lines,
@@ -135,6 +137,11 @@ def _step(step: StepReport, verbose: bool) -> RenderableType:
     if rows:
         lines.append(_table(("cell", "channels", "kept", ""), rows))
         left = cells_left(step, len(rows))
+        lines += [Text(left, "dim")] if left else []
+    factors = layer_rows(step, None if verbose else MAX_CELLS)
+    if factors:
+        lines.append(_table(("layer", "size", "rank", "even", "energy"), factors))
+        left = layers_left(step, len(factors))
         lines += [Text(left, "dim")] if left else []
     lines += [Text(line, "dim") for line in skip_lines(step, None if verbose else MAX_REASONS)]
     head = Text.assemble((f"{step.name}: {step.status.value}", "bold"), f", {printable(step.why, 400)}")

@@ -20,6 +20,9 @@ from onnxcomp.passes.prune.obs import CellUses, Removal, Use
 from onnxcomp.passes.prune.obs_sensitivity import FRACTIONS, observe_sensitivity
 from onnxcomp.passes.prune.obs_sensitivity import curve as error_curve
 
+MOST_FEEDS = 64
+"""Feeds that the sensitivity of a cell is measured on."""
+
 
 def ranked(model: ir.Model, analysis: Analysis, importance: Importance, ctx: Context) -> dict[str, Removal]:
     """The order of removal of every cell, by its name.
@@ -44,7 +47,7 @@ def _by_sensitivity(model: ir.Model, analysis: Analysis, reader: Reader, ctx: Co
     uses = [cell_uses(views, analysis, index) for index in range(len(cells))]
     known = [u for u in uses if u.uses]
     macs = sum(macs_by_node(model, analysis.shapes).values())
-    feeds = affordable_feeds(macs, len(known) * len(FRACTIONS))
+    feeds = affordable_feeds(macs, len(known) * len(FRACTIONS), MOST_FEEDS)
     removals, errors = observe_sensitivity(
         model,
         known,
