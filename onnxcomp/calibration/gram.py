@@ -9,6 +9,9 @@ import numpy as np
 CHUNK = 8192
 """Rows of one float32 product; the sums over chunks are kept in float64."""
 
+FEWEST_ROWS, HELD_BYTES = 1024, 1 << 24
+"""Rows are held until there are so many: one product of many rows costs much less than many of few."""
+
 
 @dataclass
 class Gram:
@@ -29,6 +32,7 @@ class Gram:
     def __post_init__(self) -> None:
         g, d, o = self.groups, self.columns, self.targets
         self.count = 0
+        self._held: list[tuple[np.ndarray, np.ndarray | None]] = []
         self._origin_x, self._origin_y = np.zeros((g, d)), np.zeros((g, o))
         self._x, self._y = np.zeros((g, d)), np.zeros((g, o))
         self._xx, self._yx, self._yy = np.zeros((g, d, d)), np.zeros((g, o, d)), np.zeros((g, o))
@@ -36,18 +40,34 @@ class Gram:
     @property
     def mean_x(self) -> np.ndarray:
         """float64 [groups, columns]."""
+        self._flush()
         return self._origin_x + self._x / max(self.count, 1)
 
     @property
     def mean_y(self) -> np.ndarray:
         """float64 [groups, targets]."""
+        self._flush()
         return self._origin_y + self._y / max(self.count, 1)
 
     def add(self, x: np.ndarray, y: np.ndarray | None = None) -> None:
         """Adds rows [n, groups, columns] with their targets [n, groups, targets]."""
         if not len(x):
             return
-        if not self.count:
+        self.count += len(x)
+        self._held.append((x, y))
+        rows = sum(len(held) for held, _ in self._held)
+        if rows >= FEWEST_ROWS or sum(held.nbytes for held, _ in self._held) >= HELD_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Adds the rows that were held to the sums."""
+        if not self._held:
+            return
+        x = np.concatenate([x for x, _ in self._held])
+        ys = [y for _, y in self._held if y is not None]
+        y = np.concatenate(ys) if ys else None
+        self._held.clear()
+        if self.count == len(x):
             self._origin_x = x[:CHUNK].mean(axis=0, dtype=np.float64)
             if y is not None:
                 self._origin_y = y[:CHUNK].mean(axis=0, dtype=np.float64)
@@ -58,7 +78,6 @@ class Gram:
     def _add(self, x: np.ndarray, y: np.ndarray | None) -> None:
         kind = np.float64 if x.dtype == np.float64 else np.float32
         rows = np.moveaxis(np.subtract(x, self._origin_x.astype(kind), dtype=kind), 0, 1)  # [groups, n, columns]
-        self.count += len(x)
         self._x += rows.sum(axis=1, dtype=np.float64)
         self._xx += np.swapaxes(rows, 1, 2) @ rows
         if y is not None:
@@ -71,6 +90,8 @@ class Gram:
         """Adds what another one has seen."""
         if not other.count:
             return
+        self._flush()
+        other._flush()
         if not self.count:
             self._origin_x, self._origin_y = other._origin_x, other._origin_y
         dx, dy, n = other._origin_x - self._origin_x, other._origin_y - self._origin_y, other.count
@@ -84,6 +105,7 @@ class Gram:
 
     def moments(self, *, centred: bool) -> Moments:
         """Means of the products: about the means (for a fit with a bias), or about zero (without one)."""
+        self._flush()
         n = max(self.count, 1)
         mx, my = self._x / n, self._y / n
         xx, yx, yy = self._xx / n - _outer(mx, mx), self._yx / n - _outer(my, mx), self._yy / n - my * my

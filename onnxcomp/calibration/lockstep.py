@@ -170,7 +170,7 @@ def lockstep(
     most = max(1, limit // max(peak, 1))
     feeds = list(islice(iter(reader), most + 1))
     limited = len(feeds) > most
-    feeds = feeds[:most]
+    feeds = by_shape(feeds[:most])
     size = max(1, min(MOST_ROWS, -(-len(feeds) // parts))) if can_join(original) else 1
     batches = tuple(joined(feeds, size))
     return Lockstep(Walk(original, batches, config), Walk(other, batches, config), batches, len(feeds), limited)
@@ -195,6 +195,11 @@ def can_join(model: ir.Model) -> bool:
 
 def _symbol(dim: int | ir.SymbolicDim) -> str | None:
     return None if isinstance(dim, int) or dim.value is None else str(dim.value)
+
+
+def by_shape(feeds: Iterable[Feed]) -> list[Feed]:
+    """Feeds of one shape behind each other, so that they can be joined; otherwise in their order."""
+    return sorted(feeds, key=lambda feed: sorted((name, array.shape) for name, array in feed.items()))
 
 
 def joined(feeds: Iterable[Feed], size: int) -> Iterator[Feed]:

@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 import onnx_ir as ir
 
-from onnxcomp.calibration.lockstep import MOST_ROWS, can_join, joined
+from onnxcomp.calibration.lockstep import MOST_ROWS, by_shape, can_join, joined
 from onnxcomp.calibration.readers import Reader
 from onnxcomp.model.fingerprint import structure_sha256
 from onnxcomp.runtime.cache import Cache, Json
@@ -40,7 +40,8 @@ class Sensitivity:
         self, model: ir.Model, reader: Reader, config: SessionConfig, feeds: int, *, reference: ir.Model | None = None
     ) -> None:
         self._config = config
-        self._batches = list(joined(islice(iter(reader), feeds), MOST_ROWS if can_join(model) else 1))
+        alike = by_shape(islice(iter(reader), feeds))
+        self._batches = list(joined(alike, MOST_ROWS if can_join(model) else 1))
         self._right = self._outputs(reference or model)
         self._lost = 0.0 if reference is None else self._error(model)
 
