@@ -6,8 +6,8 @@ DIR: of models_fetch.py (VGG-16 CIFAR-10, MiniLM) and fashion_mlp.py. Needs `tok
 `results/factorization_<part>.json`; without names all parts run.
 
 * layers: error of every layer's output on held-back feeds at a quarter and half of its break-even rank.
-* mlp: fully connected layers 5 and 10 times smaller. vgg: budgets of MACs. Plain SVD, activation-scaled SVD, covariance,
-  and covariance with the refit (the default).
+* mlp: fully connected layers 5 and 10 times smaller. vgg: budgets of MACs. Plain SVD, activation-scaled SVD,
+  covariance, and covariance with the refit (the default).
 * minilm: 30 % fewer parameters in the MatMuls; Spearman on STS-B pairs that were not calibrated on.
 * latency: original and result in turns, one thread; models for which it does not pay included.
 * int8: quantised afterwards, with and without the rotation of the channels between the factors.

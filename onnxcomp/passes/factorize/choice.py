@@ -23,6 +23,10 @@ FASTER = 0.95
 MAX_ROUNDS = 6
 """Rounds in which choices that measure slower are struck off the menus."""
 
+UNTIMED = (
+    "it can't be timed by itself, so its two factors are not known to be faster; --allow-slower takes it all the same"
+)
+
 Left = dict[str, tuple[Reason, str]]
 Build = Callable[[Mapping[str, Option]], ir.Model]
 
@@ -59,6 +63,7 @@ class Chooser:
         self._losses = {name: loss.copy() for name, loss in losses.items()}
         self._timed: dict[str, float] = {}
         self._slow: set[str] = set()
+        self._untimed: set[str] = set()
 
     def by_energy(self, energy: float, energies: Mapping[str, Array]) -> Choice:
         """For each site the cheapest option that keeps the share of its energy.
@@ -154,19 +159,21 @@ class Chooser:
         return {name: 0 if name in self._slow else index for name, index in chosen.items()}
 
     def _struck(self, chosen: Mapping[str, int]) -> bool:
-        """Strikes off what was chosen and is not faster, with all that costs more; whether there was such a thing."""
+        """Strikes off what was chosen and is not faster, with all options of its site that measure no faster either;
+        whether there was such a thing."""
         found = False
         for menu in self._menus:
             name, index = menu.site.name, chosen[menu.site.name]
             if not index:
                 continue
             whole, two = (self._time(menu, i) for i in (0, index))
-            if whole is None or two is None or two > FASTER * whole:
-                same = [i for i, o in enumerate(menu.options) if i and o.form == menu.options[index].form]
-                dearer = [i for i in same if menu.macs[i] >= menu.macs[index]]
-                self._losses[name][dearer] = np.inf
-                self._slow.add(name)
-                found = True
+            if whole is not None and two is not None and two <= FASTER * whole:
+                continue
+            every = self._all_times(menu)
+            self._losses[name][1:][every[1:] > FASTER * every[0]] = np.inf
+            self._losses[name][index] = np.inf
+            self._slow.add(name)
+            found = True
         return found
 
     def _time(self, menu: Menu, index: int) -> float | None:
@@ -188,6 +195,7 @@ class Chooser:
         except ModelError:
             found = None
         if found is None:
+            self._untimed.add(menu.site.name)
             self._losses[menu.site.name][1:] = np.inf
             return np.zeros(len(menu.options))
         return found
@@ -202,7 +210,9 @@ class Chooser:
             name = menu.site.name
             if chosen[name] or name in left:
                 continue
-            if name in self._slow:
+            if name in self._untimed:
+                left[name] = Reason.SLOWER, UNTIMED
+            elif name in self._slow:
                 left[name] = Reason.SLOWER, "its two factors measured no faster than the whole, at every rank of use"
             elif len(menu.options) == 1:
                 left[name] = (

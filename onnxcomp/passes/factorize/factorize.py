@@ -73,7 +73,7 @@ class Factorize:
         method = self.config.chosen(has_data)
         known = self._of(model, ctx)
         found = known.spectra(method, dict.fromkeys(known.sites, self.config.alpha), ctx)
-        menus = known.menus(self.config, method, ctx)
+        menus = known.menus(self.config, ctx)
         energies = {m.site.name: _energies(m, found[m.site.name]) for m in menus}
         losses = self._losses(model, known, menus, energies, found, ctx)
         choice = self._choose(model, known, found, menus, losses, energies, ctx)
@@ -215,10 +215,11 @@ class _Known:
     def __post_init__(self) -> None:
         self.macs = macs_by_node(self.model, self.shapes)
 
-    def menus(self, config: FactorizeConfig, method: Method, ctx: Context) -> list[Menu]:
+    def menus(self, config: FactorizeConfig, ctx: Context) -> list[Menu]:
         """Of all sites."""
         unit = ctx.target.channel_multiple if config.round_to == "auto" else config.round_to
-        forms: tuple[Form, ...] = ("channels",) if method in WITH_DATA else ("channels", "spatial")
+        # What a spatial pair loses can't be told from the moments of outputs: it competes where there are none.
+        forms: tuple[Form, ...] = ("channels", "spatial") if ctx.calibration is None else ("channels",)
         return [
             menu(site, [f for f in forms if allows(site.views[0], f)], unit, self.macs, self.shapes)
             for site in self.sites.values()
