@@ -16,7 +16,7 @@ EXAMPLES = examples(
     "factorize m.onnx --energy 0.98 --calibration data.npz",
     "factorize m.onnx --macs 0.5 --calibration 'images:photos?n=512'",
     "factorize m.onnx --latency 0.7 --calibration data.npz",
-    "factorize m.onnx --params 0.5 --only '/encoder/*' --dry-run -o plan.json",
+    "factorize m.onnx --params 0.5 --dry-run -o plan.json",
     "factorize m.onnx --plan plan.json --calibration data.npz",
 )
 

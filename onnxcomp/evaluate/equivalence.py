@@ -76,31 +76,39 @@ def compare(
         feeds: Of different batch sizes, best.
         called: What the reference is, in a complaint.
     """
-    worst, changed = 0.0, False
-    with (
-        open_session(_giving(model, names), config) as first,
-        open_session(_giving(candidate, names), config) as second,
-        open_session(_giving(reference, names), config) as third,
-    ):
+    # One session at a time: three of a large model would not fit into the memory of a small machine.
+    taken, originals = [], []
+    with open_session(_giving(model, names), config) as session:
         for feed in feeds:
             try:
-                originals = first.run(feed, names)
+                originals.append(session.run(feed, names))
+                taken.append(feed)
             except OnnxcompError:  # the original itself can't take this feed
                 continue
-            answers, expected = second.run(feed, names), third.run(feed, names)
-            nudged: list[np.ndarray] | None = None
-            for index, (name, y, wanted, original) in enumerate(zip(names, answers, expected, originals, strict=True)):
-                if y.shape != wanted.shape or y.dtype != wanted.dtype:
-                    return Equivalence(f"{name} has shape {y.shape} instead of {wanted.shape}")
-                ratio = _difference(y, wanted, original)
-                if ratio > 1.0 and y.dtype.kind == "f":
-                    nudged = nudged or third.run(_nudged(feed), names)
-                    ratio = _difference(y, wanted, original, nudged[index])
-                worst = max(worst, ratio)
-                changed |= y.size > 0 and not np.array_equal(wanted, original, equal_nan=y.dtype.kind == "f")
-                if not ratio <= 1.0:
-                    return Equivalence(f"{name} differs from {called}", ratio, len(names), changed)
+    answers, expected = (_answers(m, names, taken, config) for m in (candidate, reference))
+    worst, changed = 0.0, False
+    for feed, *values in zip(taken, answers, expected, originals, strict=True):
+        nudged: list[np.ndarray] | None = None
+        for index, (name, y, wanted, original) in enumerate(zip(names, *values, strict=True)):
+            if y.shape != wanted.shape or y.dtype != wanted.dtype:
+                return Equivalence(f"{name} has shape {y.shape} instead of {wanted.shape}")
+            ratio = _difference(y, wanted, original)
+            if ratio > 1.0 and y.dtype.kind == "f":
+                nudged = nudged or _answers(reference, names, [_nudged(feed)], config)[0]
+                ratio = _difference(y, wanted, original, nudged[index])
+            worst = max(worst, ratio)
+            changed |= y.size > 0 and not np.array_equal(wanted, original, equal_nan=y.dtype.kind == "f")
+            if not ratio <= 1.0:
+                return Equivalence(f"{name} differs from {called}", ratio, len(names), changed)
     return Equivalence(None, worst, len(names), changed)
+
+
+def _answers(
+    model: ir.Model, names: Sequence[str], feeds: Sequence[Feed], config: SessionConfig
+) -> list[list[np.ndarray]]:
+    """The values by name, on each feed."""
+    with open_session(_giving(model, names), config) as session:
+        return [session.run(feed, names) for feed in feeds]
 
 
 def _difference(y: np.ndarray, wanted: np.ndarray, original: np.ndarray, nudged: np.ndarray | None = None) -> float:

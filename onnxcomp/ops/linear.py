@@ -91,6 +91,10 @@ class LinearView(ABC):
         """
 
     @abstractmethod
+    def with_bias(self, bias: Array) -> dict[str, Array]:
+        """The initializer that makes `bias` [out] that of this node, by name."""
+
+    @abstractmethod
     def count(self, shape: Sequence[int]) -> int:
         """Output positions for an input of `shape`: as many rows as it holds."""
 
@@ -182,7 +186,10 @@ class ConvView(LinearView):
     def with_matrix(self, matrix: Array, bias: Array | None) -> dict[str, Array]:
         w = _array(self.weight)
         arrays = {self.weight.name or "": matrix.reshape(w.shape).astype(w.dtype)}
-        return arrays if bias is None else arrays | {self.bias_name: bias.astype(w.dtype)}
+        return arrays if bias is None else arrays | self.with_bias(bias)
+
+    def with_bias(self, bias: Array) -> dict[str, Array]:
+        return {self.bias_name: bias.astype(_array(self.weight).dtype)}
 
     def count(self, shape: Sequence[int]) -> int:
         return shape[0] * prod(self._sizes(shape[2:])[0])
@@ -255,10 +262,13 @@ class MatrixView(LinearView):
         return np.broadcast_to(values, (self.shape[1],)).copy()
 
     def with_matrix(self, matrix: Array, bias: Array | None) -> dict[str, Array]:
-        w = matrix[0] / self.alpha
+        w = matrix[0] if self.alpha == 1.0 else matrix[0] / self.alpha
         dtype = _array(self.weight).dtype
         arrays = {self.weight.name or "": np.array(w if self.transposed else w.T, dtype, order="C")}
-        return arrays if bias is None else arrays | {self.bias_name: (bias / self.beta).astype(dtype)}
+        return arrays if bias is None else arrays | self.with_bias(bias)
+
+    def with_bias(self, bias: Array) -> dict[str, Array]:
+        return {self.bias_name: (bias / self.beta).astype(_array(self.weight).dtype)}
 
     def count(self, shape: Sequence[int]) -> int:
         return shape[1] if self.input_transposed else prod(shape[:-1])

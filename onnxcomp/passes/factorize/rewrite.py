@@ -82,9 +82,7 @@ def _shifted(view: LinearView, shift: Array) -> None:
     if not view.can_bias or not shift.any():
         return
     offset, change = view.offset(), shift.reshape(-1)
-    arrays = view.with_matrix(view.matrix(), change if offset is None else offset + change)
-    arrays.pop(view.weight.name or "")
-    store(view, arrays)
+    store(view, view.with_bias(change if offset is None else offset + change))
 
 
 def _split(view: LinearView, attributes: tuple[Attributes, Attributes], first: ir.Value, second: ir.Value) -> None:

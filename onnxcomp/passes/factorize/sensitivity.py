@@ -55,17 +55,18 @@ def measured_losses(
         change: Json = [site.weight, [round(float(s), 6) for s in found.shares[: ranks[-1]]], ranks]
         errors = memory.get(change, len(ranks))
         if errors is None:
-            weight = site.views[0].matrix()
-            errors = []
-            for rank in ranks:
-                first, second, shift = found.factors(weight, rank)
-                made = {site.name: Factors("channels", first, second, shift)}
-                errors.append(judge.error(merged(model, {site.name: site}, made)))
+            errors = [judge.error(_lowered(model, site, found, rank)) for rank in ranks]
             memory.put(change, errors)
         result[site.name] = curve(lost, ranks, errors)
         if progress:
             progress(done + 1, len(sites))
     return result
+
+
+def _lowered(model: ir.Model, site: Site, found: Spectrum, rank: int) -> ir.Model:
+    """The model with one weight of a lower rank; what it took to make is gone when it runs."""
+    made = Factors("channels", *found.factors(site.views[0].matrix(), rank))
+    return merged(model, {site.name: site}, {site.name: made})
 
 
 def _probes(lost: Array) -> list[int]:
