@@ -6,6 +6,7 @@ from math import prod
 
 import pytest
 
+from onnxcomp.report.structures import Benchmark
 from onnxcomp.runtime import benchmark
 from onnxcomp.runtime.cache import Cache
 from onnxcomp.runtime.node_latency import NodeTable
@@ -30,3 +31,18 @@ def nodes_timed_by_size(monkeypatch: pytest.MonkeyPatch, module: object) -> None
 
 def _by_size(spec: NodeSpec, config: SessionConfig) -> float:
     return 1e-3 + prod(float(prod(port.shape)) for port in spec.inputs[:2] if port is not None) / 1e6
+
+
+def timing(speedup: float) -> Benchmark:
+    """What a measurement would have found."""
+    return Benchmark(
+        provider_requested="cpu",
+        providers_effective=("CPUExecutionProvider",),
+        threads=1,
+        shapes={},
+        latency={},
+        speedup={"after": speedup},
+        interval={"after": (speedup * 0.99, speedup * 1.01)},
+        verdict="VALID",
+        reason="",
+    )

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from graphs import feeds, graph, reader, run
-from haste import hasten, nodes_timed_by_size
+from haste import hasten, nodes_timed_by_size, timing
 
 import onnxcomp
 from onnxcomp.driver import rival, single, steps
 from onnxcomp.errors import UsageError
 from onnxcomp.model.cost import cost
 from onnxcomp.passes.factorize import factorize
-from onnxcomp.report.structures import Benchmark, StepStatus, Verdict
+from onnxcomp.report.structures import StepStatus, Verdict
 
 NET = """g (float[N,3,12,12] x, float[64,3,3,3] w1, float[64] wb1, float[64,64,3,3] w2, float[64] wb2, float[8,64] w3)
     => (float[N,8] y) {
@@ -26,20 +26,6 @@ NET = """g (float[N,3,12,12] x, float[64,3,3,3] w1, float[64] wb1, float[64,64,3
 }"""
 SHAPE = {"x": (1, 3, 12, 12)}
 SIMPLIFY = '[[step]]\npass = "simplify"\n'
-
-
-def timing(speedup: float) -> Benchmark:
-    return Benchmark(
-        provider_requested="cpu",
-        providers_effective=("CPUExecutionProvider",),
-        threads=1,
-        shapes={},
-        latency={},
-        speedup={"after": speedup},
-        interval={"after": (speedup * 0.99, speedup * 1.01)},
-        verdict="VALID",
-        reason="",
-    )
 
 
 @pytest.fixture(autouse=True)

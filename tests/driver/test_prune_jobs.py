@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from graphs import feeds, graph, reader, run
-from haste import hasten, nodes_timed_by_size
+from haste import hasten, nodes_timed_by_size, timing
 
 import onnxcomp
 from onnxcomp.driver import largest, single, steps
@@ -13,7 +13,7 @@ from onnxcomp.driver.largest import TRIALS
 from onnxcomp.errors import GateError, UsageError
 from onnxcomp.model.cost import cost
 from onnxcomp.passes.prune import latency_choice
-from onnxcomp.report.structures import Benchmark, StepStatus, Verdict
+from onnxcomp.report.structures import StepStatus, Verdict
 
 NET = """g (float[N,3,12,12] x, float[32,3,3,3] w1, float[32] wb1, float[32,32,3,3] w2, float[32] wb2, float[8,32] w3)
     => (float[N,8] y) {
@@ -27,20 +27,6 @@ NET = """g (float[N,3,12,12] x, float[32,3,3,3] w1, float[32] wb1, float[32,32,3
 }"""
 SHAPE = {"x": (1, 3, 12, 12)}
 PRUNE_ONLY = '[[step]]\npass = "prune"\nround_to = 1\n'
-
-
-def timing(speedup: float) -> Benchmark:
-    return Benchmark(
-        provider_requested="cpu",
-        providers_effective=("CPUExecutionProvider",),
-        threads=1,
-        shapes={},
-        latency={},
-        speedup={"after": speedup},
-        interval={"after": (speedup * 0.99, speedup * 1.01)},
-        verdict="VALID",
-        reason="",
-    )
 
 
 @pytest.fixture(autouse=True)

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from onnxcomp.passes.base import Evidence
+from onnxcomp.passes.giving_back import given_back
 from onnxcomp.passes.prune.plan import CellPlan, PrunePlan
-
-SAFETY = 0.7
-"""Share of the allowed error that a relaxed plan aims at: losses of cells do not add up exactly."""
-
-LEAST = 0.1
-"""Share of the predicted loss that is given back at least, so that few attempts are needed."""
 
 
 def relaxed(plan: PrunePlan, evidence: Evidence[PrunePlan]) -> PrunePlan | None:
     """The plan with its most costly cells whole again; None when none would be cut."""
-    cut = sorted((cell for cell in plan.cells if cell.cut), key=lambda cell: -cell.loss)
-    if not cut or evidence.failed not in ("fidelity", "latency"):
+    restored = given_back({cell.name: cell.loss for cell in plan.cells if cell.cut}, evidence)
+    if restored is None:
         return None
-    total = sum(cell.loss for cell in cut)
-    share = SAFETY * evidence.allowed / evidence.error if evidence.error > 0 else 0.5
-    goal = total * min(share, 1 - LEAST)
-    restored: dict[str, CellPlan] = {}
-    for cell in cut:
-        if restored and total <= goal:
-            break
-        total -= cell.loss
-        restored[cell.name] = whole(cell, "given back because a gate failed")
-    return plan.with_cells(restored) if len(restored) < len(cut) else None
+    return plan.with_cells(
+        {c.name: whole(c, "given back because a gate failed") for c in plan.cells if c.name in restored}
+    )
 
 
 def whole(cell: CellPlan, why: str) -> CellPlan:
