@@ -68,7 +68,7 @@ def name_nodes(model: ir.Model) -> None:
             unnamed.append(node)
     for node in unnamed:
         base = f"{node.op_type}_{node.outputs[0].name}" if node.outputs and node.outputs[0].name else node.op_type
-        node.name = _free_name(base, taken)
+        node.name = free_name(base, taken)
 
 
 def name_values(model: ir.Model) -> None:
@@ -87,14 +87,14 @@ def _name_values(graph: ir.Graph, around: frozenset[str], fixed: set[ir.Value]) 
             continue
         seen.add(value)
         if value.name in taken:
-            value.name = _free_name(value.name, taken)
+            value.name = free_name(value.name, taken)
         taken.add(value.name)
     for node in nodes:
         for body in bodies(node):
             _name_values(body, frozenset(taken), set())
 
 
-def _free_name(base: str, taken: set[str]) -> str:
+def free_name(base: str, taken: set[str]) -> str:
     """`base`, or with the first number that makes it new; the name is taken then."""
     name, count = base, 1
     while name in taken:

@@ -28,6 +28,8 @@ CASES = {
     "gemm": "g (float[5,3] x, float[3,4] w, float[4] wb) => (float[5,4] y) { y = Gemm(x, w, wb) }",
     "gemm scaled": """g (float[5,3] x, float[4,3] w, float[1,4] wb) => (float[5,4] y) {
         y = Gemm<transB = 1, alpha = 0.5, beta = 3.0>(x, w, wb) }""",
+    "gemm of a transposed input": """g (float[3,5] x, float[4,3] w, float[4] wb) => (float[5,4] y) {
+        y = Gemm<transA = 1, transB = 1>(x, w, wb) }""",
     "gemm scalar bias": "g (float[5,3] x, float[3,4] w, float[1] wb) => (float[5,4] y) { y = Gemm(x, w, wb) }",
     "matmul": "g (float[2,5,3] x, float[3,4] w) => (float[2,5,4] y) { y = MatMul(x, w) }",
     "matmul and add": """g (float[2,5,3] x, float[3,4] w, float[4] wb) => (float[2,5,4] y) {

@@ -84,10 +84,11 @@ class Chooser:
         left: Left = {}
         for menu in self._menus:
             name = menu.site.name
-            if chosen[name] == 0 and name not in self._slow:
+            if chosen[name] == 0 and name not in self._untimed:
                 even = menu.even("channels")
-                why = f"{energy:.4g} of its energy needs a rank too close to break-even, {even:.0f}"
-                left[name] = Reason.BREAK_EVEN, why
+                close = f"{energy:.4g} of its energy needs a rank too close to break-even, {even:.0f}"
+                slow = f"at the ranks that keep {energy:.4g} of its energy its two factors measured no faster"
+                left[name] = (Reason.SLOWER, slow) if name in self._slow else (Reason.BREAK_EVEN, close)
         factored = sum(index > 0 for index in chosen.values())
         told = f"{factored} of {len(chosen)} layers keep {energy:.4g} of their energy in two factors"
         return self._choice(chosen, left, told, reached=True)
@@ -212,13 +213,15 @@ class Chooser:
                 continue
             if name in self._untimed:
                 left[name] = Reason.SLOWER, UNTIMED
-            elif name in self._slow:
+            elif name in self._slow and not np.isfinite(self._losses[name][1:]).any():
                 left[name] = Reason.SLOWER, "its two factors measured no faster than the whole, at every rank of use"
             elif len(menu.options) == 1:
                 left[name] = (
                     Reason.TOO_SMALL,
                     f"no rank worth trying lies below break-even, {menu.even('channels'):.0f}",
                 )
-            else:
+            elif reached:
                 left[name] = Reason.NOT_NEEDED, "the budget is met without factorising it"
+            else:
+                left[name] = Reason.SLOWER, "no rank of it was found to make the model as fast as asked"
         return Choice(self._options(chosen), left, told, reached, self._timed | dict(more or {}))

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Literal
 
@@ -130,7 +130,7 @@ def _spatial(view: ConvView, rank: int) -> Pair:
     return Pair((first, second), ((rank, columns // (high * wide), high, 1), (out, rank, 1, wide)))
 
 
-def _window(view: ConvView, active: Mapping[int, int] | range | tuple[int, ...]) -> Attributes:
+def _window(view: ConvView, active: Container[int]) -> Attributes:
     """Strides, dilations and pads along the active spatial axes; the others are passed through."""
     axes = len(view.kernel)
     on = [axis in active for axis in range(axes)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxcomp.model.normalize import clone, name_values
+from onnxcomp.model.normalize import clone, free_name
 from onnxcomp.model.shapes import refresh
 from onnxcomp.ops.attributes import new_initializer
 from onnxcomp.ops.linear import Array, LinearView, store
@@ -43,20 +43,21 @@ def split(model: ir.Model, sites: Mapping[str, Site], factors: Mapping[str, Fact
     """
     result = clone(model)
     nodes = {node.name: node for node in result.graph}
+    # A model that was factorised before has such names already.
+    taken = {*(n.name or "" for n in result.graph.all_nodes()), *ir.convenience.create_value_mapping(result.graph)}
     for name, made in factors.items():
         weight, *others = _views(sites[name], nodes)
         arrays = stored(weight, made.form, made.first, made.second)
-        shared = [
+        first, second = (
             new_initializer(result.graph, f"{sites[name].weight}.{part}", array)
             for part, array in zip(("first", "second"), arrays, strict=True)
-        ]
+        )
         rank = made.first.shape[1]
         for view in (weight, *others):
             _shifted(view, made.shift)
             attributes = pair(view, made.form, rank).attributes
-            _split(view, attributes, *shared)
+            _split(view, attributes, first, second, taken)
         result.graph.initializers.pop(sites[name].weight)
-    name_values(result)
     refresh(result, keep_foreign=True)
     return result
 
@@ -85,13 +86,15 @@ def _shifted(view: LinearView, shift: Array) -> None:
     store(view, view.with_bias(change if offset is None else offset + change))
 
 
-def _split(view: LinearView, attributes: tuple[Attributes, Attributes], first: ir.Value, second: ir.Value) -> None:
+def _split(
+    view: LinearView, attributes: tuple[Attributes, Attributes], first: ir.Value, second: ir.Value, taken: set[str]
+) -> None:
     node = view.node
     graph = node.graph
     assert isinstance(graph, ir.Graph)
     own, after = attributes
-    reduced = ir.node(node.op_type, [view.input, first], _plain(own), name=f"{node.name}.reduced")
-    reduced.outputs[0].name = f"{view.output.name}.reduced"
+    reduced = ir.node(node.op_type, [view.input, first], _plain(own), name=free_name(f"{node.name}.reduced", taken))
+    reduced.outputs[0].name = free_name(f"{view.output.name}.reduced", taken)
     graph.insert_before(node, reduced)
     node.replace_input_with(0, reduced.outputs[0])
     node.replace_input_with(1, second)

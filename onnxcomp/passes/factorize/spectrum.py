@@ -71,16 +71,21 @@ class Spectrum:
 
 def wanted(site: Site, method: Method) -> Wanted | None:
     """The moments that a method needs of a site; None for the plain SVD."""
-    _, out, columns = site.shape
     if method == "svd":
         return None
     if method == "asvd":
         return Wanted(site.views, "inputs", rows=ROWS, diagonal=True)
-    return Wanted(
-        site.views,
-        "outputs" if out <= columns else "inputs",
-        rows=max(ROWS, ROWS_PER_COLUMN * min(out, columns)),
-    )
+    _, out, columns = site.shape
+    if _by_outputs(site):
+        return Wanted(site.views, "outputs", rows=max(ROWS, ROWS_PER_COLUMN * out))
+    return Wanted(site.views, "inputs", rows=max(ROWS, ROWS_PER_COLUMN * columns))
+
+
+def _by_outputs(site: Site) -> bool:
+    """Whether the moments of y are smaller than those of x, and those of W·x as well: nodes that share a weight may add
+    different biases."""
+    _, out, columns = site.shape
+    return out <= columns and len(site.views) == 1
 
 
 def spectrum(site: Site, method: Method, gram: Gram | None, alpha: float) -> Spectrum:
@@ -97,7 +102,7 @@ def spectrum(site: Site, method: Method, gram: Gram | None, alpha: float) -> Spe
     if method == "asvd":
         scales = np.sqrt(moments.xx.reshape(weight.shape[0], 1, weight.shape[2]))
         return _with_rows(plain(weight * scales), gram.count)
-    if weight.shape[1] <= weight.shape[2]:
+    if _by_outputs(site):
         return _of_outputs(weight, moments, alpha, site.views[0].offset())
     return _of_inputs(weight, moments, alpha)
 
@@ -129,7 +134,7 @@ def _of_outputs(weight: Array, moments: Moments, alpha: float, offset: Array | N
 
 
 def _of_inputs(weight: Array, moments: Moments, alpha: float) -> Spectrum:
-    """From the moments of x, for more outputs than columns: K = W·S·(W·S)ᵀ, S·Sᵀ = Cov(x) + λI."""
+    """From the moments of x: K = W·S·(W·S)ᵀ, S·Sᵀ = Cov(x) + λI."""
     cov = moments.xx
     energy = np.einsum("goc,god,gcd->g", weight, weight, cov, optimize=True)
     level = alpha * _ratio(energy, np.einsum("goc,goc->g", weight, weight))

@@ -158,6 +158,21 @@ def test_what_measures_slower_in_two_parts_stays_whole() -> None:
     assert any(key.startswith("b: channels") for key in choice.measured)
 
 
+def test_a_layer_is_called_slower_only_where_its_ranks_are() -> None:
+    """Of b the ranks up to 64 are faster: the energy asked for keeps it whole, or that nothing more is needed."""
+    found = menus()
+    by_energy = Chooser(found, losses(found), clock(overhead=0.25)).by_energy(0.99, energies(found))
+    assert by_energy.left["b"][0] is Reason.SLOWER
+    assert "ranks that keep 0.99" in by_energy.left["b"][1]
+    costs = [m.params for m in found]
+    whole = float(sum(c[0] for c in costs))
+    lost = losses(found)
+    lost["b"][1:] += 1e-3
+    by_cost = Chooser(found, lost, clock(overhead=0.25)).by_cost("parameters", costs, whole, 0.75)
+    assert by_cost.reached
+    assert by_cost.left["b"] == (Reason.NOT_NEEDED, "the budget is met without factorising it")
+
+
 def test_nodes_that_can_not_be_timed_are_not_factorised_where_speed_counts() -> None:
     def refused(spec: NodeSpec, config: SessionConfig) -> float:
         raise ModelError("no kernel")

@@ -7,9 +7,10 @@ import json
 import numpy as np
 import onnx_ir as ir
 import pytest
-from graphs import context, cosine, feeds, graph, run
+from graphs import context, cosine, feeds, graph, reader, run
 from pydantic import ValidationError
 
+from onnxcomp.calibration.second_moments import gather
 from onnxcomp.errors import PlanError, UsageError
 from onnxcomp.model.cost import cost
 from onnxcomp.model.normalize import normalize
@@ -19,7 +20,10 @@ from onnxcomp.passes.factorize import factorize as the_pass
 from onnxcomp.passes.factorize.config import FactorizeConfig
 from onnxcomp.passes.factorize.factorize import Factorize
 from onnxcomp.passes.factorize.plan import FactorizePlan
+from onnxcomp.passes.factorize.sites import find_sites
+from onnxcomp.passes.factorize.spectrum import spectrum, wanted
 from onnxcomp.report.reasons import Reason
+from onnxcomp.runtime.session import SessionConfig
 
 NET = """g (float[N,8,10,10] x, float[64,8,3,3] w1, float[64] wb1, float[64,64,3,3] w2, float[64] wb2,
            float[96,64] w3, float[96] wb3, float[96,96] w4, float[10,96] w5) => (float[N,10] y) {
@@ -279,6 +283,45 @@ def test_tied_layers_get_one_pair_of_factors() -> None:
     assert plan.changes() == {"a", "b"}
     assert "w.first" in result.graph.initializers
     assert error(model, result, feeds(model, 5, batch=4, seed=8)) < 0.05
+
+
+def test_the_means_of_tied_layers_are_those_of_what_they_multiply_whatever_their_biases() -> None:
+    model = graph(
+        """g (float[N,24] x, float[24,24] w, float[24] wb1, float[24] wb2) => (float[N,24] y) {
+            [a] p = MatMul(x, w) q = Add(p, wb1) r = Relu(q) [b] s = MatMul(r, w) y = Add(s, wb2) }""",
+        wb1=np.full(24, 3, np.float32),
+        wb2=np.full(24, -5, np.float32),
+    )
+    items = feeds(model, 50, batch=8)
+    (site,), _ = find_sites(model, (), ())
+    want = wanted(site, "covariance")
+    assert want is not None
+    gram = gather(model, {"w": want}, reader(items), SessionConfig())["w"]
+    weight = site.views[0].matrix()[0]
+    x = np.concatenate([item["x"] for item in items]).astype(np.float64)
+    rows = np.concatenate([x, np.maximum(x @ weight.T + 3, 0)])
+    found = spectrum(site, "covariance", gram, 0.0)
+    np.testing.assert_allclose(found.mean[0], weight @ rows.mean(axis=0), atol=1e-4)
+    values = np.linalg.eigvalsh(np.cov(rows @ weight.T, rowvar=False, bias=True))[::-1]
+    np.testing.assert_allclose(found.shares, values / values.sum(), atol=1e-5)
+
+
+def test_a_model_is_factorised_twice() -> None:
+    model = normalize(
+        graph(
+            """g (float[N,256] x, float[256,256] w1, float[256] wb, float[256,256] w2) => (float[N,256] y) {
+                [a] p = Gemm(x, w1, wb) q = Relu(p) [b] y = Gemm(q, w2) }""",
+            w1=low(256, 256, 40, 1),
+            w2=low(256, 256, 40, 2),
+        )
+    ).model
+    items = feeds(model, 60, batch=4)
+    _, once = ran(model, context(items), energy=0.99)
+    plan, twice = ran(once, context(items), energy=0.3, round_to=1)
+    assert {"a", "b"} <= plan.changes()
+    names = [node.name for node in twice.graph]
+    assert len(names) == len(set(names)) > len(once.graph)
+    assert run(twice, items[0])[0].shape == run(model, items[0])[0].shape
 
 
 def test_dynamic_lengths_stay_dynamic() -> None:
