@@ -14,7 +14,7 @@ from onnxcomp.calibration.lockstep import MOST_ROWS, can_join, joined
 from onnxcomp.calibration.readers import Reader
 from onnxcomp.calibration.stream import Progress
 from onnxcomp.errors import DataError
-from onnxcomp.model.normalize import clone
+from onnxcomp.model.normalize import giving
 from onnxcomp.ops.linear import LinearView, positions
 from onnxcomp.runtime.session import SessionConfig, open_session
 
@@ -78,14 +78,10 @@ def gather(
     grams = {key: want.gram() for key, want in wanted.items()}
     names = {want.value(view).name or "" for want in wanted.values() for view in want.views}
     inner = sorted(names - {v.name for v in model.graph.inputs})
-    extended = clone(model)
-    values = ir.convenience.create_value_mapping(extended.graph)
-    extended.graph.outputs.clear()
-    extended.graph.outputs.extend(values[name] for name in inner)
     rng = np.random.default_rng(seed)
     joins = can_join(model)
     count, done = reader.count or UNKNOWN_COUNT, 0
-    with open_session(extended, config) as session:
+    with open_session(giving(model, inner), config) as session:
         for feed in joined(reader, MOST_ROWS if joins else 1):
             size = len(next(iter(feed.values()))) if joins else 1
             arrays = feed | dict(zip(inner, session.run(feed, inner) if inner else (), strict=True))

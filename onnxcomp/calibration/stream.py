@@ -15,7 +15,7 @@ from onnxcomp.calibration.accumulators import Extremes, Histogram, Moments
 from onnxcomp.calibration.probes import with_probes
 from onnxcomp.calibration.readers import Reader
 from onnxcomp.errors import DataError
-from onnxcomp.model.normalize import clone
+from onnxcomp.model.normalize import giving
 from onnxcomp.runtime.session import SessionConfig, open_session
 
 Progress = Callable[[int, int | None], None]
@@ -99,12 +99,8 @@ def channel_moments(
     model: ir.Model, tensors: Sequence[str], reader: Reader, config: SessionConfig, *, axis: int = 1
 ) -> dict[str, Moments]:
     """Float64 mean and variance of each channel of `tensors` (not inputs), over all values of all feeds."""
-    extended = clone(model)
-    values = ir.convenience.create_value_mapping(extended.graph)
-    extended.graph.outputs.clear()
-    extended.graph.outputs.extend(values[name] for name in dict.fromkeys(tensors))
     result = {name: Moments(axis) for name in tensors}
-    with open_session(extended, config) as session:
+    with open_session(giving(model, result), config) as session:
         for feed in reader:
             for name, array in zip(result, session.run(feed, list(result)), strict=True):
                 result[name].add(array)

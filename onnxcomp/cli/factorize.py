@@ -10,7 +10,6 @@ import rich_click as click
 from onnxcomp.cli import options
 from onnxcomp.cli.help import examples
 from onnxcomp.cli.output import produce
-from onnxcomp.errors import UsageError
 
 EXAMPLES = examples(
     "factorize m.onnx --energy 0.98 --calibration data.npz",
@@ -27,9 +26,7 @@ OWN = (*BUDGETS, "method", "alpha", "refit", "round_to", "allow_slower")
 @click.command(epilog=EXAMPLES)
 @click.argument("model", type=options.PATH)
 @options.change("--energy", type=float, metavar="E", help="Share of each layer's output energy that is kept, 0 to 1.")
-@options.change("--params", type=float, metavar="K", help="Share of the parameters that may remain.")
-@options.change("--macs", type=float, metavar="K", help="Share of the multiply-accumulates that may remain.")
-@options.change("--latency", metavar="K|Nms", help="Share of the latency that may remain, or milliseconds: 0.5, 8ms.")
+@options.budgets
 @options.change(
     "--method",
     type=click.Choice(["auto", "covariance", "asvd", "svd"]),
@@ -63,14 +60,8 @@ def factorize(model: Path, output: Path | None, force: bool, **values: Any) -> N
     Which directions of a layer's output are kept is learned from calibration data; without data the SVD of the weights
     decides, and nothing is refitted.
     """
-    if not any(values[name] is not None for name in (*BUDGETS, "plan")):
-        raise UsageError(
-            "factorize needs to know how far: one of --energy, --params, --macs, --latency (or --plan)",
-            hint="--energy 0.98 keeps 98 % of the energy of each layer's output",
-        )
-    given = [f"--{name}" for name in BUDGETS if values[name] is not None]
-    if given and values["plan"] is not None:
-        raise UsageError(f"--plan has the ranks, so {' and '.join(given)} would mean nothing; leave one of them out")
+    hint = "--energy 0.98 keeps 98 % of the energy of each layer's output"
+    options.check_budget("factorize needs to know how far", BUDGETS, values, hint)
     produce(
         "factorize", model, output, force, values, **{name: values[name] for name in OWN}, **options.planned(values)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -85,6 +85,31 @@ factorize = change(
     metavar="K|auto",
     help="Low-rank factors: share of the MACs that may remain, or the lowest ranks that pass the gates.",
 )
+
+
+budgets = _stack(
+    change("--macs", type=float, metavar="K", help="Share of the multiply-accumulates that may remain."),
+    change("--params", type=float, metavar="K", help="Share of the parameters that may remain."),
+    change("--latency", metavar="K|Nms", help="Share of the latency that may remain, or milliseconds: 0.5, 8ms."),
+)
+"""--macs, --params, --latency."""
+
+
+def check_budget(needs: str, names: Sequence[str], values: Mapping[str, Any], hint: str) -> None:
+    """A budget or a plan is given, and not both.
+
+    Args:
+        needs: What the verb needs to know, in words; `names`: of its budgets.
+
+    Raises:
+        UsageError: Neither, or both.
+    """
+    given = [f"--{name}" for name in names if values[name] is not None]
+    if not given and values["plan"] is None:
+        listed = ", ".join(f"--{name}" for name in names)
+        raise UsageError(f"{needs}: one of {listed} (or --plan)", hint=hint)
+    if given and values["plan"] is not None:
+        raise UsageError(f"--plan says what stays, so {' and '.join(given)} would mean nothing; leave one of them out")
 
 
 def _multiple(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
@@ -201,19 +226,8 @@ def planned(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 AS_THEY_ARE = (
-    *(
-        "calibration",
-        "metric",
-        "max_drop",
-        "min_cosine",
-        "goal",
-        "recipe",
-        "prune",
-        "factorize",
-        "only",
-        "exclude",
-        "portable",
-    ),
+    *("calibration", "metric", "max_drop", "min_cosine", "goal", "recipe", "prune", "factorize"),
+    *("only", "exclude", "portable"),
     *("target", "ep", "threads", "seed", "time_limit", "custom_ops", "fix_shape"),
 )
 

@@ -10,7 +10,6 @@ import rich_click as click
 from onnxcomp.cli import options
 from onnxcomp.cli.help import examples
 from onnxcomp.cli.output import produce
-from onnxcomp.errors import UsageError
 
 EXAMPLES = examples(
     "prune m.onnx --macs 0.5 --calibration data.npz",
@@ -27,9 +26,7 @@ OWN = (*BUDGETS, "importance", "scope", "refit", "round_to", "max_ratio")
 @click.command(epilog=EXAMPLES)
 @click.argument("model", type=options.PATH)
 @options.change("--ratio", type=float, metavar="R", help="Share of the channels to remove.")
-@options.change("--macs", type=float, metavar="K", help="Share of the multiply-accumulates that may remain.")
-@options.change("--params", type=float, metavar="K", help="Share of the parameters that may remain.")
-@options.change("--latency", metavar="K|Nms", help="Share of the latency that may remain, or milliseconds: 0.5, 8ms.")
+@options.budgets
 @options.change(
     "--importance",
     type=click.Choice(["auto", "l1", "l2", "bn", "fpgm", "activation", "wanda", "obs"]),
@@ -67,12 +64,6 @@ def prune(model: Path, output: Path | None, force: bool, **values: Any) -> None:
     The result computes what the original computes with those channels masked; that is checked on every run, before the
     refit. Without calibration data channels are ranked by their weights alone and nothing is refitted.
     """
-    if not any(values[name] is not None for name in (*BUDGETS, "plan")):
-        raise UsageError(
-            "prune needs to know how much: one of --ratio, --macs, --params, --latency (or --plan)",
-            hint="--macs 0.5 leaves half of the multiply-accumulates",
-        )
-    given = [f"--{name}" for name in BUDGETS if values[name] is not None]
-    if given and values["plan"] is not None:
-        raise UsageError(f"--plan says what stays, so {' and '.join(given)} would mean nothing; leave one of them out")
+    hint = "--macs 0.5 leaves half of the multiply-accumulates"
+    options.check_budget("prune needs to know how much", BUDGETS, values, hint)
     produce("prune", model, output, force, values, **{name: values[name] for name in OWN}, **options.planned(values))

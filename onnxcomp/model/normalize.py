@@ -8,6 +8,7 @@ on weights: that is `simplify`.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import onnx
@@ -54,6 +55,15 @@ def clone(model: ir.Model) -> ir.Model:
     copied = model.clone()
     copied.opset_imports.update(model.opset_imports)
     copied.meta.update(copy.copy(model.meta))
+    return copied
+
+
+def giving(model: ir.Model, names: Iterable[str]) -> ir.Model:
+    """A copy whose outputs are these values of the main graph, and no others."""
+    copied = clone(model)
+    values = ir.convenience.create_value_mapping(copied.graph)
+    copied.graph.outputs.clear()
+    copied.graph.outputs.extend(values[name] for name in names)
     return copied
 
 

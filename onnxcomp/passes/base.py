@@ -10,13 +10,15 @@ to give
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import onnx_ir as ir
 
+from onnxcomp import __version__
 from onnxcomp.calibration.readers import Feed, Reader
+from onnxcomp.model.fingerprint import structure_sha256
 from onnxcomp.ops.targets import Target
 from onnxcomp.report.structures import Channels, FusionAudit, Layer, Record, Skip
 from onnxcomp.runtime.session import SessionConfig
@@ -103,6 +105,17 @@ class Plan(Record):
     def channels(self) -> tuple[Channels, ...]:
         """What is cut, for plans that cut channels."""
         return ()
+
+
+def header(pass_name: str, model: ir.Model, ctx: Context, skips: Iterable[Skip] = ()) -> dict[str, Any]:
+    """The fields that every plan for `model` begins with."""
+    return Plan(
+        pass_name=pass_name,
+        version=__version__,
+        source_sha256=structure_sha256(model),
+        target=ctx.target.name,
+        skips=tuple(skips),
+    ).model_dump()
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 import onnx_ir as ir
+from pydantic import AfterValidator, BaseModel
 
 from onnxcomp.evaluate.allocation import Fit
 from onnxcomp.passes.base import Context
@@ -124,3 +125,24 @@ def parse_latency(text: float | str) -> tuple[float, bool]:
     if not 0 < number < math.inf or (not absolute and number > 1):
         raise ValueError(f"{text!r} is neither a share that may remain (0.5) nor milliseconds (8ms)")
     return number, absolute
+
+
+def _checked(latency: float | str | None) -> float | str | None:
+    if latency is not None:
+        parse_latency(latency)
+    return latency
+
+
+Latency = Annotated[float | str | None, AfterValidator(_checked)]
+"""A latency that may remain, in a config: what `parse_latency` takes."""
+
+
+def one_budget(config: BaseModel, *names: str) -> None:
+    """At most one of the budgets is given.
+
+    Raises:
+        ValueError: Two or more are.
+    """
+    given = [name for name in names if getattr(config, name) is not None]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} are two budgets; give one")

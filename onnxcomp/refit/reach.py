@@ -1,7 +1,7 @@
 """What becomes of a layer's output: the residual sum that it goes into, and the activation that reads it.
 
 In front of the activation stands s = a·y + c + r: y the layer's output, a and c of a BatchNorm that may stand between,
-r the other operand of an Add. The layer is fitted to the original s, less the pruned model's own r, so that the last
+r the other operand of an Add. The layer is fitted to the original s, less the changed model's own r, so that the last
 layer of a branch makes up for what the stream lost before it.
 """
 
@@ -27,7 +27,7 @@ class Reach:
 
     Args:
         scale: a, float64 [channels]; `shift`: c.
-        original: Name of r in the original, None without an Add; `other`: in the pruned model.
+        original: Name of r in the original, None without an Add; `other`: in the changed model.
         ends: Of the activation, where all values of s below and above are alike; None without.
     """
 
@@ -52,7 +52,7 @@ def reach(site: Site, original: Mapping[str | None, ir.Node], walk: Walk, ahead:
 
     Args:
         original: Nodes of the original by name.
-        walk: Of the pruned model, up to here.
+        walk: Of the changed model, up to here.
         ahead: Nodes still to be refitted, `site` aside.
     """
     channels = site.weights().shape[0] * site.weights().shape[1]

@@ -1,6 +1,6 @@
-"""Refit after pruning: front to back, each layer is fitted in closed form to what it gave in the original model.
+"""Refit: front to back, each layer is fitted in closed form to what it gave in the original model.
 
-Its inputs are those of the pruned model, in which all layers before it are refitted already, so that a layer also
+Its inputs are those of the changed model, in which all layers before it are refitted already, so that a layer also
 makes up for what the ones before it lost (He, Zhang, Sun 2017: channel pruning with reconstruction). No labels.
 """
 
@@ -94,7 +94,7 @@ class Refit:
 
 def refit(
     original: ir.Model,
-    pruned: ir.Model,
+    changed: ir.Model,
     keep: Keep,
     reader: Reader,
     config: SessionConfig,
@@ -102,33 +102,33 @@ def refit(
     *,
     progress: Progress | None = None,
 ) -> Refit:
-    """Fits the weights of `pruned` to the activations of `original`; neither is changed.
+    """Fits the weights of `changed` to the activations of `original`; neither is changed.
 
     Args:
         original: Canonical.
-        pruned: The same node and value names, where a node is in both.
+        changed: The same node and value names, where a node is in both.
         keep: For each value of the original that lost something, the kept indices along each axis.
         reader: Feeds; no labels.
         config: Sessions to run in.
         progress: Called after each node.
     """
     try:
-        return _refit(original, pruned, keep, reader, config, options or RefitOptions(), progress)
+        return _refit(original, changed, keep, reader, config, options or RefitOptions(), progress)
     except ModelError as error:  # a sequence between two pieces, for one
         sentence = f"No refit, the model can't be run in pieces: {error.message}."
-        return Refit(clone(pruned), (), 0.0, 0.0, 0, False, sentence)
+        return Refit(clone(changed), (), 0.0, 0.0, 0, False, sentence)
 
 
 def _refit(
     original: ir.Model,
-    pruned: ir.Model,
+    changed: ir.Model,
     keep: Keep,
     reader: Reader,
     config: SessionConfig,
     options: RefitOptions,
     progress: Progress | None,
 ) -> Refit:
-    model = clone(pruned)
+    model = clone(changed)
     here = {node.name: node for node in original.graph}
     found = [site_of(node, options.largest) for node in model.graph if node.name in here]
     sites = [site for site in found if site is not None and not is_constant(site.input)]
@@ -154,7 +154,7 @@ def _refit(
             layers.append(Refitted(name, op_type, level, chosen.strength, chosen.before, chosen.after))
         if progress:
             progress(i + 1, len(sites))
-    return _judged(model, pruned, both, tuple(layers), config, options)
+    return _judged(model, changed, both, tuple(layers), config, options)
 
 
 def _fitted(

@@ -18,7 +18,7 @@ Keep = Mapping[str, Sequence[Array | None]]
 
 
 class Site(Protocol):
-    """A node of the pruned model as groups of small linear problems."""
+    """A node of the changed model as groups of small linear problems."""
 
     @property
     def node(self) -> ir.Node: ...

@@ -11,6 +11,7 @@ from graphs import graph
 
 from onnxcomp.errors import ModelError
 from onnxcomp.model.save import serialize
+from onnxcomp.runtime import node_latency
 from onnxcomp.runtime.audit import operator_counts, optimized_graph
 from onnxcomp.runtime.cache import Cache
 from onnxcomp.runtime.latency_surface import Surface, Width, knots, surface_of
@@ -180,6 +181,26 @@ def test_a_damaged_measurement_is_made_again(tmp_path: Path) -> None:
 
 def test_a_node_with_sixteen_times_the_arithmetic_takes_longer() -> None:
     assert measure_node(conv(64, 64, size=32), ONE) > measure_node(conv(16, 16, size=32), ONE) > 0
+
+
+def test_a_node_with_large_weights_is_timed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies of 400 MB each would not fit; beside such a node a call costs nothing."""
+    made: list[int] = []
+    real = node_latency.node_model
+
+    def counted(spec: NodeSpec, copies: int = 1) -> ir.Model:
+        made.append(copies)
+        return real(spec, copies)
+
+    spec = conv(16, 32)
+    assert node_latency.weight_bytes(spec) == 4 * 32 * 16 * 9
+    monkeypatch.setattr(node_latency, "node_model", counted)
+    assert measure_node(spec, ONE) > 0
+    assert made == [1, 4]
+    monkeypatch.setattr(node_latency, "_LARGE", 4 * 32 * 16 * 9)
+    made.clear()
+    assert measure_node(spec, ONE) > 0
+    assert made == [1]
 
 
 def test_a_node_that_onnxruntime_refuses_is_an_error() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from onnxcomp.passes.latency_rounds import parse_latency
+from onnxcomp.passes.latency_rounds import Latency, one_budget
 from onnxcomp.report.structures import Record
 
 Method = Literal["covariance", "asvd", "svd"]
@@ -35,34 +35,18 @@ class FactorizeConfig(Record):
     energy: float | None = Field(default=None, gt=0, le=1)
     params: float | None = Field(default=None, gt=0, le=1)
     macs: float | None = Field(default=None, gt=0, le=1)
-    latency: float | str | None = None
+    latency: Latency = None
     method: Method | Literal["auto"] = "auto"
     alpha: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     refit: Refitting | Literal["auto"] = "auto"
-    round_to: int | Literal["auto"] = Field(default="auto")
+    round_to: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     allow_slower: bool = False
 
     model_config = Record.model_config | {"populate_by_name": True}
 
-    @field_validator("latency")
-    @classmethod
-    def _share_or_milliseconds(cls, latency: float | str | None) -> float | str | None:
-        if latency is not None:
-            parse_latency(latency)
-        return latency
-
-    @field_validator("round_to")
-    @classmethod
-    def _multiple(cls, multiple: int | str) -> int | str:
-        if isinstance(multiple, int) and multiple < 1:
-            raise ValueError("a multiple of at least 1")
-        return multiple
-
     @model_validator(mode="after")
     def _one_budget(self) -> FactorizeConfig:
-        given = [name for name in ("energy", "params", "macs", "latency") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} are two budgets; give one")
+        one_budget(self, "energy", "params", "macs", "latency")
         return self
 
     def kept_energy(self) -> float | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from onnxcomp.passes.latency_rounds import parse_latency
+from onnxcomp.passes.latency_rounds import Latency, one_budget, parse_latency
 from onnxcomp.passes.prune.budget import Budget, Scope
 from onnxcomp.passes.prune.importance import WITH_DATA, Importance
 from onnxcomp.passes.prune.plan import Refitting
@@ -38,7 +38,7 @@ class PruneConfig(Record):
     ratio: Share | None = None
     macs: float | None = Field(default=None, gt=0, le=1)
     params: float | None = Field(default=None, gt=0, le=1)
-    latency: float | str | None = None
+    latency: Latency = None
     importance: Importance | Literal["auto"] = "auto"
     scope: Scope = "global"
     refit: Refitting | Literal["auto"] = "auto"
@@ -48,18 +48,9 @@ class PruneConfig(Record):
 
     model_config = Record.model_config | {"populate_by_name": True}
 
-    @field_validator("latency")
-    @classmethod
-    def _share_or_milliseconds(cls, latency: float | str | None) -> float | str | None:
-        if latency is not None:
-            parse_latency(latency)
-        return latency
-
     @model_validator(mode="after")
     def _valid(self) -> PruneConfig:
-        given = [name for name in ("ratio", "macs", "params", "latency") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} are two budgets; give one")
+        one_budget(self, "ratio", "macs", "params", "latency")
         return self
 
     def budget(self) -> Budget:

@@ -8,11 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
-from onnxcomp import __version__
 from onnxcomp.errors import PlanError, UsageError
 from onnxcomp.evaluate.equivalence import Equivalence
-from onnxcomp.model.fingerprint import structure_sha256
-from onnxcomp.passes.base import CALIBRATION_HINT, Context, Evidence, Plan, Proof
+from onnxcomp.passes.base import CALIBRATION_HINT, Context, Evidence, Proof, header
 from onnxcomp.passes.prune import costs
 from onnxcomp.passes.prune.analysis import Analysis, analyse
 from onnxcomp.passes.prune.choice import Choice, choose
@@ -64,13 +62,10 @@ class Prune:
         analysis = self._analysis(model, ctx)
         choice = choose(model, analysis, self._removals(model, analysis, ctx), self.config, ctx)
         keep, culprits = self._proved(model, analysis, choice, ctx)
-        header = Plan(
-            pass_name=self.name, version=__version__, source_sha256=structure_sha256(model), target=ctx.target.name
-        )
         held = {**choice.held, **culprits}
         macs, params = _shares(model, analysis, {name: len(classes) for name, classes in keep.items()})
         return PrunePlan(
-            **header.model_dump() | {"skips": tuple(skips(model, analysis, held))},
+            **header(self.name, model, ctx, skips(model, analysis, held)),
             cells=tuple(_cells(analysis, choice, keep, held)),
             importance=self.config.ranking(has_data),
             refit=self.config.refitting(has_data),

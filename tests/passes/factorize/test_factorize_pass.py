@@ -17,6 +17,7 @@ from onnxcomp.model.normalize import normalize
 from onnxcomp.model.save import serialize
 from onnxcomp.passes.base import Context, Evidence
 from onnxcomp.passes.factorize import factorize as the_pass
+from onnxcomp.passes.factorize import known
 from onnxcomp.passes.factorize.config import FactorizeConfig
 from onnxcomp.passes.factorize.factorize import Factorize
 from onnxcomp.passes.factorize.plan import FactorizePlan
@@ -252,7 +253,7 @@ def test_another_budget_of_the_same_pass_does_not_watch_the_model_again(net, ite
     own = step(macs=0.6)
     ctx = context(items)
     own.plan(net, ctx)
-    monkeypatch.setattr(the_pass, "gather", None)
+    monkeypatch.setattr(known, "gather", None)
     monkeypatch.setattr(the_pass, "measured_losses", None)
     other = own.with_macs(0.4)
     assert other.plan(net, ctx).macs < 0.41
@@ -261,9 +262,9 @@ def test_another_budget_of_the_same_pass_does_not_watch_the_model_again(net, ite
 def test_moments_that_do_not_fit_together_are_gathered_in_turns(net, items, monkeypatch) -> None:
     whole = step(energy=0.98).plan(net, context(items))
     calls = []
-    real = the_pass.gather
-    monkeypatch.setattr(the_pass, "gather", lambda *a, **k: calls.append(len(a[1])) or real(*a, **k))
-    monkeypatch.setattr(the_pass, "MOMENT_BYTES", 100_000)
+    real = known.gather
+    monkeypatch.setattr(known, "gather", lambda *a, **k: calls.append(len(a[1])) or real(*a, **k))
+    monkeypatch.setattr(known, "MOMENT_BYTES", 100_000)
     parts = step(energy=0.98).plan(net, context(items))
     assert len(calls) > 1
     assert [layer.rank for layer in parts.layers] == [layer.rank for layer in whole.layers]

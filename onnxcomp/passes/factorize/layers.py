@@ -1,0 +1,103 @@
+"""From what was chosen to the layers of a plan, and from a plan's layers back to the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from onnxcomp.errors import PlanError
+from onnxcomp.ops.linear import Array
+from onnxcomp.passes.factorize.choice import Choice
+from onnxcomp.passes.factorize.config import WITH_DATA, FactorizeConfig, Method
+from onnxcomp.passes.factorize.costs import Menu
+from onnxcomp.passes.factorize.forms import allows, sides, spatial_matrix
+from onnxcomp.passes.factorize.plan import FactorizePlan, LayerPlan
+from onnxcomp.passes.factorize.sites import Site
+from onnxcomp.passes.factorize.spectrum import Spectrum, plain
+
+FEWEST_ROWS = 2
+"""Rows of calibration for each rank; with fewer the regularisation grows in proportion."""
+
+
+def energies_of(menu: Menu, found: Spectrum) -> Array:
+    """[options]: the share of the energy that each one keeps."""
+    kept = {"channels": found.energies}
+    if any(option.form == "spatial" for option in menu.options):
+        kept["spatial"] = plain(spatial_matrix(menu.site.views[0])).energies
+    return np.array([1.0 if o.rank is None else kept[o.form][o.rank] for o in menu.options])
+
+
+def layer_of(
+    menu: Menu,
+    choice: Choice,
+    found: Spectrum,
+    losses: Mapping[str, Array],
+    energies: Mapping[str, Array],
+    config: FactorizeConfig,
+) -> LayerPlan:
+    name = menu.site.name
+    option = choice.options[name]
+    index = menu.options.index(option)
+    groups, out, columns = menu.site.shape
+    code, why = choice.left.get(name, (None, ""))
+    return LayerPlan(
+        name=name,
+        op_type=menu.site.views[0].node.op_type,
+        nodes=tuple(view.node.name or "" for view in menu.site.views),
+        form=option.form,
+        rank=option.rank,
+        groups=groups,
+        out=out,
+        columns=columns,
+        break_even=menu.even(option.form),
+        alpha=_alpha(config.alpha, found.rows, option.rank),
+        energy=float(energies[name][index]),
+        loss=float(losses[name][index]),
+        energies=tuple(round(float(e), 6) for e in found.energies[1:]),
+        code=code,
+        why=why,
+    )
+
+
+def _alpha(alpha: float, rows: int, rank: int | None) -> float:
+    """More regularisation where there are fewer than two rows for each rank."""
+    if rank is None or not rows:
+        return alpha
+    return alpha * max(1.0, FEWEST_ROWS * rank / rows)
+
+
+def doubts_about(layers: Sequence[LayerPlan], rows: Mapping[str, int], method: Method) -> Iterator[str]:
+    if method not in WITH_DATA:
+        return
+    few = [layer for layer in layers if layer.rank is not None and rows[layer.name] < FEWEST_ROWS * layer.rank]
+    if few:
+        worst = min(few, key=lambda layer: rows[layer.name] / (layer.rank or 1))
+        yield (
+            f"FEW SAMPLES: {len(few)} layers have fewer than {FEWEST_ROWS} rows of calibration for each rank "
+            f"({worst.name}: {rows[worst.name]} for rank {worst.rank}); their directions are regularised more"
+        )
+
+
+def check_plan(plan: FactorizePlan, sites: Mapping[str, Site]) -> None:
+    """Every layer of the plan is there in the model, with its size and nodes, and once in the plan.
+
+    Raises:
+        PlanError: It is not.
+    """
+    seen: set[str] = set()
+    for layer in plan.layers:
+        if layer.name in seen:
+            raise PlanError(f"the plan's layer {layer.name!r} is there twice", hint="leave one of them out")
+        seen.add(layer.name)
+        if layer.rank is None:
+            continue
+        site = sites.get(layer.name)
+        nodes = () if site is None else tuple(view.node.name for view in site.views)
+        if site is None or site.shape != (layer.groups, layer.out, layer.columns) or nodes != layer.nodes:
+            raise PlanError(
+                f"the plan's layer {layer.name!r} of {layer.out} × {layer.columns} can't be factorised in this model",
+                hint="make a new plan with --dry-run",
+            )
+        if not allows(site.views[0], layer.form) or layer.rank > min(sides(site.views[0], layer.form)):
+            raise PlanError(f"the plan's layer {layer.name!r} can't be of form {layer.form} and rank {layer.rank}")
