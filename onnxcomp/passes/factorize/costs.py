@@ -55,17 +55,24 @@ def menu(site: Site, forms: Sequence[Form], unit: int, macs: Mapping[str, int], 
         macs: Of the nodes, by name; `shapes`: of all values in a typical call.
     """
     view = site.views[0]
-    groups, out, columns = view.shape
-    whole = float(sum(macs.get(v.node.name or "", 0) for v in site.views))
-    options, params, costs = [Option("channels", None)], [float(groups * out * columns)], [whole]
+    options = [Option("channels", None)]
     for form in forms:
         rows, width = sides(view, form)
-        each = max(1, unit // int(np.gcd(unit, groups)))
-        for rank in worthwhile(break_even(rows, width), min(rows, width), each).tolist():
-            options.append(Option(form, rank))
-            params.append(float(groups * rank * (rows + width)))
-            costs.append(whole * _macs_share(view, form, rank, shapes))
+        each = max(1, unit // int(np.gcd(unit, view.groups)))
+        options += [Option(form, r) for r in worthwhile(break_even(rows, width), min(rows, width), each).tolist()]
+    params, costs = zip(*(cost_of(site, option, macs, shapes) for option in options), strict=True)
     return Menu(site, tuple(options), np.array(params), np.array(costs))
+
+
+def cost_of(site: Site, option: Option, macs: Mapping[str, int], shapes: Mapping[str, Shape]) -> tuple[float, float]:
+    """Parameters of the weights, and multiply-accumulates of one call."""
+    view = site.views[0]
+    groups, out, columns = view.shape
+    whole = float(sum(macs.get(v.node.name or "", 0) for v in site.views))
+    if option.rank is None:
+        return float(groups * out * columns), whole
+    share = _macs_share(view, option.form, option.rank, shapes)
+    return float(groups * option.rank * sum(sides(view, option.form))), whole * share
 
 
 def _macs_share(view: LinearView, form: Form, rank: int, shapes: Mapping[str, Shape]) -> float:

@@ -15,10 +15,10 @@ from onnxcomp.ops.linear import Array
 from onnxcomp.passes.base import CALIBRATION_HINT, Context, Evidence, Proof, header
 from onnxcomp.passes.factorize.choice import Choice, Chooser
 from onnxcomp.passes.factorize.config import WITH_DATA, FactorizeConfig, Method
-from onnxcomp.passes.factorize.costs import Menu, Option, PairTimes
+from onnxcomp.passes.factorize.costs import Menu, Option, PairTimes, cost_of
 from onnxcomp.passes.factorize.forms import Form, spatial_matrix
 from onnxcomp.passes.factorize.known import Known
-from onnxcomp.passes.factorize.layers import check_plan, doubts_about, energies_of, layer_of
+from onnxcomp.passes.factorize.layers import check_plan, energies_of, layer_of
 from onnxcomp.passes.factorize.plan import FactorizePlan
 from onnxcomp.passes.factorize.relax import relaxed
 from onnxcomp.passes.factorize.rewrite import Factors, merged, split
@@ -67,7 +67,7 @@ class Factorize:
         energies = {m.site.name: energies_of(m, found[m.site.name]) for m in menus}
         losses = self._losses(model, known, menus, energies, found, ctx)
         choice = self._choose(model, known, found, menus, losses, energies, ctx)
-        macs, params = _shares(menus, choice, known)
+        macs, params = _shares(known, choice.options)
         layers = tuple(layer_of(m, choice, found[m.site.name], losses, energies, self.config) for m in menus)
         return FactorizePlan(
             **header(self.name, model, ctx, known.skips),
@@ -79,7 +79,6 @@ class Factorize:
             macs=macs,
             params=params,
             measured=choice.measured,
-            doubts=tuple(doubts_about(layers, {n: s.rows for n, s in found.items()}, method)),
         )
 
     def apply(self, model: ir.Model, plan: FactorizePlan, ctx: Context) -> ir.Model:
@@ -116,7 +115,9 @@ class Factorize:
         found = _equivalence(before, known.sites, _factors(plan, known, ctx), ctx)
         if found.complaint is not None:
             return Proof(passed=False, sentences=(f"product equivalence: {found.complaint}",))
-        return Proof(passed=True, sentences=tuple(_summary(plan, found, self._refitted)))
+        # A plan that was relaxed or edited has other ranks than those that its prediction was made for.
+        shares = _shares(known, {x.name: Option(x.form, x.rank) for x in plan.layers if x.rank is not None})
+        return Proof(passed=True, sentences=tuple(_summary(plan, shares, found, self._refitted)))
 
     def relax(self, plan: FactorizePlan, evidence: Evidence[FactorizePlan]) -> FactorizePlan | None:
         """The most costly layers become whole again."""
@@ -212,13 +213,14 @@ def _made(site: Site, found: Spectrum, form: Form, rank: int) -> Factors:
     return Factors(form, *found.factors(view.matrix(), rank))
 
 
-def _shares(menus: Sequence[Menu], choice: Choice, known: Known) -> tuple[float | None, float | None]:
+def _shares(known: Known, options: Mapping[str, Option]) -> tuple[float | None, float | None]:
     """Predicted shares of the model's MACs and parameters that remain; None where there are none to begin with."""
     saved_macs = saved_params = 0.0
-    for m in menus:
-        index = m.options.index(choice.options[m.site.name])
-        saved_macs += float(m.macs[0] - m.macs[index])
-        saved_params += float(m.params[0] - m.params[index])
+    for name, option in options.items():
+        site = known.sites[name]
+        before, after = (cost_of(site, o, known.macs, known.shapes) for o in (Option(option.form, None), option))
+        saved_params += before[0] - after[0]
+        saved_macs += before[1] - after[1]
     macs, params = float(sum(known.macs.values())), float(cost(known.model).parameters)
     return (1 - saved_macs / macs if macs else None), (1 - saved_params / params if params else None)
 
@@ -237,11 +239,14 @@ def _equivalence(
         return Equivalence(f"the factorised model does not run: {error.message}")
 
 
-def _summary(plan: FactorizePlan, found: Equivalence, refitted: str) -> Iterator[str]:
+def _summary(
+    plan: FactorizePlan, shares: tuple[float | None, float | None], found: Equivalence, refitted: str
+) -> Iterator[str]:
     cut = [layer for layer in plan.layers if layer.rank is not None]
     yield f"{len(cut)} of {len(plan.layers)} layers in two factors, by {DESCRIBED[plan.method]}"
-    if plan.macs is not None and plan.params is not None:
-        yield f"predicted: {plan.macs:.1%} of the MACs and {plan.params:.1%} of the parameters remain"
+    macs, params = shares
+    if macs is not None and params is not None:
+        yield f"predicted: {macs:.1%} of the MACs and {params:.1%} of the parameters remain"
     yield f"product equivalence holds: largest difference {found.difference:.2g} of what is allowed"
     if not found.changed:
         yield "the products of the factors change no output: nothing was lost on these feeds"

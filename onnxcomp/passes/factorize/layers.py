@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from onnxcomp.errors import PlanError
 from onnxcomp.ops.linear import Array
 from onnxcomp.passes.factorize.choice import Choice
-from onnxcomp.passes.factorize.config import WITH_DATA, FactorizeConfig, Method
+from onnxcomp.passes.factorize.config import FactorizeConfig
 from onnxcomp.passes.factorize.costs import Menu
 from onnxcomp.passes.factorize.forms import allows, sides, spatial_matrix
-from onnxcomp.passes.factorize.plan import FactorizePlan, LayerPlan
+from onnxcomp.passes.factorize.plan import FEWEST_ROWS, FactorizePlan, LayerPlan
 from onnxcomp.passes.factorize.sites import Site
 from onnxcomp.passes.factorize.spectrum import Spectrum, plain
-
-FEWEST_ROWS = 2
-"""Rows of calibration for each rank; with fewer the regularisation grows in proportion."""
 
 
 def energies_of(menu: Menu, found: Spectrum) -> Array:
@@ -51,6 +48,7 @@ def layer_of(
         out=out,
         columns=columns,
         break_even=menu.even(option.form),
+        rows=found.rows,
         alpha=_alpha(config.alpha, found.rows, option.rank),
         energy=float(energies[name][index]),
         loss=float(losses[name][index]),
@@ -65,18 +63,6 @@ def _alpha(alpha: float, rows: int, rank: int | None) -> float:
     if rank is None or not rows:
         return alpha
     return alpha * max(1.0, FEWEST_ROWS * rank / rows)
-
-
-def doubts_about(layers: Sequence[LayerPlan], rows: Mapping[str, int], method: Method) -> Iterator[str]:
-    if method not in WITH_DATA:
-        return
-    few = [layer for layer in layers if layer.rank is not None and rows[layer.name] < FEWEST_ROWS * layer.rank]
-    if few:
-        worst = min(few, key=lambda layer: rows[layer.name] / (layer.rank or 1))
-        yield (
-            f"FEW SAMPLES: {len(few)} layers have fewer than {FEWEST_ROWS} rows of calibration for each rank "
-            f"({worst.name}: {rows[worst.name]} for rank {worst.rank}); their directions are regularised more"
-        )
 
 
 def check_plan(plan: FactorizePlan, sites: Mapping[str, Site]) -> None:

@@ -10,6 +10,9 @@ from onnxcomp.passes.factorize.forms import Form
 from onnxcomp.report.reasons import Reason
 from onnxcomp.report.structures import Layer, Record, Skip
 
+FEWEST_ROWS = 2
+"""Rows of calibration for each rank; with fewer the regularisation grows in proportion."""
+
 
 class LayerPlan(Record):
     """One weight.
@@ -21,6 +24,7 @@ class LayerPlan(Record):
         rank: Channels between the two factors, in each group; None leaves it whole.
         groups, out, columns: Of W: groups, outputs of one group, inputs · taps of one group.
         break_even: The rank at which two factors are as large as the whole.
+        rows: Rows of calibration that its directions are from; 0 without data.
         alpha: Regularisation that its directions are found with.
         energy: Share of its output's energy that is kept.
         loss: Predicted loss of the model's outputs, as a share of their variance (of this layer's, without data).
@@ -37,6 +41,7 @@ class LayerPlan(Record):
     out: int
     columns: int
     break_even: float
+    rows: int = 0
     alpha: float = 0.0
     energy: float = 1.0
     loss: float = 0.0
@@ -62,7 +67,6 @@ class FactorizePlan(Plan):
         reached: Whether the prediction meets the budget.
         macs, params: Predicted share that remains.
         measured: Latencies that the plan was made from, if any: what → milliseconds.
-        doubts: What the user should be warned of.
     """
 
     layers: tuple[LayerPlan, ...]
@@ -73,7 +77,6 @@ class FactorizePlan(Plan):
     macs: float | None = None
     params: float | None = None
     measured: dict[str, float] = Field(default_factory=dict)
-    doubts: tuple[str, ...] = ()
 
     def changes(self) -> frozenset[str]:
         return frozenset(node for layer in self.layers if layer.rank is not None for node in layer.nodes)
@@ -95,7 +98,15 @@ class FactorizePlan(Plan):
         return None if self.reached else self.budget
 
     def warnings(self) -> tuple[str, ...]:
-        return self.doubts
+        few = [x for x in self.layers if x.rank is not None and 0 < x.rows < FEWEST_ROWS * x.rank]
+        if not few:
+            return ()
+        worst = min(few, key=lambda layer: layer.rows / (layer.rank or 1))
+        have = "1 layer has" if len(few) == 1 else f"{len(few)} layers have"
+        return (
+            f"FEW SAMPLES: {have} fewer than {FEWEST_ROWS} rows of calibration for each rank "
+            f"({worst.name}: {worst.rows} for rank {worst.rank}); directions are regularised more there",
+        )
 
     def factored(self) -> tuple[Layer, ...]:
         return tuple(

@@ -231,6 +231,22 @@ def test_relaxing_gives_the_most_costly_layers_back(net, items) -> None:
     assert len(last.changes()) >= 1
 
 
+def test_what_is_told_of_a_relaxed_plan_is_told_of_its_own_ranks(net) -> None:
+    """Of few samples the wide layers only; when those are whole again, neither the warning nor the prediction stays."""
+    ctx = context(feeds(net, 2))
+    own = step(params=0.3)
+    plan = own.plan(net, ctx)
+    assert "FEW SAMPLES" in plan.warnings()[0]
+    whole = {x.name: x.model_copy(update={"rank": None}) for x in plan.layers if x.op_type == "Gemm"}
+    relaxed = plan.with_layers(whole)
+    assert relaxed.warnings() == ()
+    result = own.apply(net, relaxed, ctx)
+    told = next(s for s in own.prove(net, result, relaxed, ctx).sentences if s.startswith("predicted"))
+    remain = cost(result).parameters / cost(net).parameters
+    assert f"{remain:.0%}" == f"{float(told.split('and ')[1].split('%')[0]) / 100:.0%}"
+    assert abs(remain - plan.params) > 0.02
+
+
 def test_a_pair_that_computes_something_else_is_not_proved(net, items, monkeypatch) -> None:
     ctx = context(items)
     own = step(energy=0.98)
