@@ -15,7 +15,7 @@ from enum import StrEnum
 
 import onnx_ir as ir
 
-from onnxcomp.ops.attributes import float_attribute, int_attribute, ints_attribute, string_attribute
+from onnxcomp.ops.attributes import constant, float_attribute, int_attribute, ints_attribute, string_attribute
 
 
 class Role(StrEnum):
@@ -98,6 +98,20 @@ def _nearest_only(node: ir.Node) -> Refusal:
     return None
 
 
+def _hard_sigmoid_form(node: ir.Node) -> Refusal:
+    if float_attribute(node, "alpha", 0.2) <= 0.0:
+        return "HardSigmoid that falls has no integer form"
+    return None
+
+
+def _zero_pad_form(node: ir.Node) -> Refusal:
+    fill = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    computed = len(node.inputs) > 2 and node.inputs[2] is not None and fill is None
+    if string_attribute(node, "mode", "constant") != "constant" or computed or (fill is not None and fill.any()):
+        return "only zeros can be padded with as integers"
+    return None
+
+
 def _no_axes(node: ir.Node) -> Refusal:
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
     if shape is not None and shape.rank() != 4:
@@ -122,6 +136,9 @@ CPU_KERNELS: dict[str, Kernel] = {
     "GlobalAveragePool": Kernel(Role.COMPUTED, "QLinearGlobalAveragePool", check=_no_axes),
     "LeakyRelu": Kernel(Role.COMPUTED, "QLinearLeakyRelu"),
     "Sigmoid": Kernel(Role.COMPUTED, "QLinearSigmoid"),
+    "HardSigmoid": Kernel(Role.COMPUTED, "QLinearAdd", check=_hard_sigmoid_form),
+    "HardSwish": Kernel(Role.COMPUTED, "QLinearMul"),
+    "Pad": Kernel(Role.CARRIED, "Pad", check=_zero_pad_form, min_opset=13),
     "MaxPool": Kernel(Role.CARRIED, "MaxPool", check=_max_pool_form, min_opset=12),
     "Resize": Kernel(Role.CARRIED, "Resize", check=_nearest_only),
     "Flatten": Kernel(Role.CARRIED, "Flatten"),
@@ -136,7 +153,10 @@ CPU_KERNELS: dict[str, Kernel] = {
     "Expand": Kernel(Role.CARRIED, "Expand"),
     "Tile": Kernel(Role.CARRIED, "Tile"),
 }
-"""Operators of ai.onnx with an integer form on the CPU provider. What is not here stays float."""
+"""Operators of ai.onnx with an integer form on the CPU provider. What is not here stays float.
+
+HardSigmoid, HardSwish and Pad have no rule in ONNX Runtime's selectors: `passes/quantize/forms.py` writes them as what
+has."""
 
 
 def is_depthwise(node: ir.Node) -> bool:
@@ -146,6 +166,25 @@ def is_depthwise(node: ir.Node) -> bool:
         return False
     shape = weight.const_value.numpy().shape
     return len(shape) == 4 and shape[1] == 1 and int_attribute(node, "group", 1) == shape[0] > 1
+
+
+def padded_inputs(node: ir.Node, multiple: int, outputs: int) -> int:
+    """Input channels that a convolution should have for the fast kernel; 0 where zeros bring nothing.
+
+    Args:
+        multiple: Of the input channels; `outputs`: of the output channels, of which there must be `FEWEST_OUTPUTS`.
+    """
+    weight = node.inputs[1] if len(node.inputs) > 1 else None
+    if node.op_type != "Conv" or weight is None or weight.const_value is None or int_attribute(node, "group", 1) != 1:
+        return 0
+    shape = weight.const_value.shape.numpy()
+    if len(shape) != 4 or shape[0] < FEWEST_OUTPUTS or shape[0] % outputs or shape[1] % multiple == 0:
+        return 0
+    return -(-shape[1] // multiple) * multiple
+
+
+FEWEST_OUTPUTS = 16
+"""Output channels with which `MlasConvSym` runs at all."""
 
 
 KEPT_FLOAT: dict[str, str] = {

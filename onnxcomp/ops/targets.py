@@ -20,6 +20,8 @@ class Target:
         pairs_saturate: Two neighbouring u8·s8 products are added in a saturating int16, so that neighbouring weights
             must not be large together. Depthwise kernels multiply in wider integers and are free of it.
         channel_multiple: Channel counts that the fast kernels want.
+        conv_inputs, conv_outputs: Multiples of input and output channels with which the fast integer convolution runs
+            (`MlasConvSym`, mlas/lib/convsym.cpp), and fewest outputs; measured worth padding zeros for on x86.
         note: What a user should know; shown in the report.
     """
 
@@ -27,18 +29,22 @@ class Target:
     provider: str
     pairs_saturate: bool
     channel_multiple: int
+    conv_inputs: int = 1
+    conv_outputs: int = 1
     note: str = ""
 
 
 TARGETS: dict[str, Target] = {
     t.name: t
     for t in (
-        Target("cpu-vnni", "cpu", pairs_saturate=False, channel_multiple=16),
+        Target("cpu-vnni", "cpu", pairs_saturate=False, channel_multiple=16, conv_inputs=4, conv_outputs=4),
         Target(
             "cpu-avx2",
             "cpu",
             pairs_saturate=True,
             channel_multiple=8,
+            conv_inputs=4,
+            conv_outputs=8,
             note="this kind of CPU has no VNNI: sums of two products saturate at 16 bits, so the scales of INT8 "
             "weights keep neighbours small enough",
         ),

@@ -4,6 +4,7 @@ The node is quantised between two convolutions, and the optimised graph is read.
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from graphs import context, cosine, feeds, graph, run
 
@@ -20,6 +21,9 @@ BETWEEN = {
     "GlobalAveragePool": "b = GlobalAveragePool(a)",
     "LeakyRelu": "b = LeakyRelu<alpha = 0.1>(a)",
     "Sigmoid": "b = Sigmoid(a)",
+    "HardSigmoid": "b = HardSigmoid<alpha = 0.2, beta = 0.5>(a)",
+    "HardSwish": "b = HardSwish(a)",
+    "Pad": "s = Constant<value = int64[8] {0, 0, 1, 0, 0, 0, 0, 1}>() b = Pad(a, s)",
     "MaxPool": "b = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(a)",
     "Resize": 'r = Constant<value = float[4] {1.0, 1.0, 2.0, 2.0}>() b = Resize<mode = "nearest">(a, , r)',
     "Flatten": "f = Flatten(a) s = Constant<value = int64[4] {-1, 16, 8, 8}>() b = Reshape(f, s)",
@@ -39,12 +43,13 @@ BETWEEN = {
 }
 
 
-def quantized(model, batch=1):
+def quantized(model, batch=1, *, padded=True):
     items = feeds(model, batch=batch)
     ctx = context(items)
     canonical = normalize(model).model
     step = Quantize()
     plan = step.plan(canonical, ctx)
+    plan = plan if padded else plan.model_copy(update={"padded": {}})
     return plan, step.apply(canonical, plan, ctx), items
 
 
@@ -73,6 +78,8 @@ def test_row_runs_in_integers_between_two_convolutions(op_type):
         "Sigmoid",
         "LeakyRelu",
         "AveragePool",
+        "HardSigmoid",
+        "Clip",
     }
     assert not floats & set(counts), counts
     assert counts["QLinearConv"] + counts["com.microsoft:QLinearConv"] >= 2
@@ -81,6 +88,45 @@ def test_row_runs_in_integers_between_two_convolutions(op_type):
     # One Q at the input, one DQ at the output: nothing is converted in the middle.
     assert counts["QuantizeLinear"] + counts["DequantizeLinear"] == 2, counts
     assert 0.98 < cosine(run(model, items[0])[0], run(result, items[0])[0]) < 1.0
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.2, 0.5), (1 / 6, 0.5), (1.0, 0.0), (0.3, -0.25)])
+@pytest.mark.parametrize("call", ["g = HardSigmoid<alpha = {a}, beta = {b}>(a) h = Mul(a, g)", "h = HardSwish(a)"])
+def test_hard_gates_as_integers_are_as_close_as_their_steps(call, alpha, beta):
+    body = call.format(a=alpha, b=beta)
+    model = graph(
+        f"""g (float[1,16,8,8] x, float[16,16,1,1] w1, float[16,16,1,1] w2) => (float[1,16,8,8] y) {{
+            a = Conv(x, w1) {body} y = Conv(h, w2)
+        }}"""
+    )
+    _, result, items = quantized(model)
+    counts = operator_counts(optimized_graph(result))
+    assert counts["com.microsoft:QLinearAdd"] == counts["com.microsoft:QLinearMul"] == 1, counts
+    assert 0.999 < cosine(run(model, items[0])[0], run(result, items[0])[0]) < 1.0
+
+
+@pytest.mark.parametrize("channels", [1, 3, 6, 18])
+def test_input_channels_are_padded_for_the_fast_kernel_without_changing_the_result(channels):
+    model = graph(
+        f"""g (float[1,{channels},9,9] x, float[16,{channels},3,3] w1, float[16] w1b) => (float[1,16,9,9] y)
+            {{ y = Conv<pads = [1, 1, 1, 1]>(x, w1, w1b) }}"""
+    )
+    plan, result, items = quantized(model)
+    assert plan.padded == {"Conv_y": -(-channels // 4) * 4}
+    _, plain, _ = quantized(model, padded=False)
+    np.testing.assert_array_equal(run(plain, items[0])[0], run(result, items[0])[0])
+    assert operator_counts(result)["Pad"] == 1
+    counts = operator_counts(optimized_graph(result))
+    assert counts["QLinearConv"] + counts["com.microsoft:QLinearConv"] == 1, counts
+
+
+@pytest.mark.parametrize("weight", ["15,3,3,3", "8,3,3,3", "16,4,3,3", "18,3,3,3"])
+def test_channels_are_not_padded_where_the_fast_kernel_would_not_run_or_runs_anyway(weight):
+    channels = weight.split(",")[1]
+    plan, _, _ = quantized(
+        graph(f"g (float[1,{channels},9,9] x, float[{weight}] w) => (float[a,b,c,d] y) {{ y = Conv(x, w) }}")
+    )
+    assert plan.padded == {}
 
 
 @pytest.mark.parametrize("activation", ["Relu", "Clip06", "Clip11"])

@@ -61,6 +61,7 @@ class QuantPlan(Plan):
         nodes: Every node that has an integer kernel or is heavy, by name.
         tensors: Every activation and weight that an INT8 node may read or write, by name. A weight that is read along
             two different axes has one entry for each, named `weight@axis`.
+        padded: Convolution → input channels that it gets, the new ones zero, because the fast kernel wants so many.
         ties: Tensor → the tensor whose parameters it shares, because the operator between them only moves values.
         islands: The INT8 regions as first placed; the ones with little work for their borders go first when latency
             fails.
@@ -71,6 +72,7 @@ class QuantPlan(Plan):
 
     nodes: dict[str, NodeDecision]
     tensors: dict[str, QParams]
+    padded: dict[str, int] = Field(default_factory=dict)
     ties: dict[str, str] = Field(default_factory=dict)
     islands: tuple[Island, ...] = ()
     alternatives: dict[str, dict[str, QParams]] = Field(default_factory=dict)

@@ -18,7 +18,7 @@ from onnxcomp.model.fingerprint import structure_sha256
 from onnxcomp.model.normalize import clone
 from onnxcomp.model.shapes import bind
 from onnxcomp.ops.attributes import constant
-from onnxcomp.ops.kernels import QUANTIZATION_OPERATORS, Role, is_depthwise
+from onnxcomp.ops.kernels import QUANTIZATION_OPERATORS, Role, is_depthwise, padded_inputs
 from onnxcomp.ops.macs import static_shape
 from onnxcomp.passes.base import CALIBRATION_HINT, Context, Evidence, Plan, Proof
 from onnxcomp.passes.quantize import affine
@@ -111,7 +111,17 @@ class Quantize:
         macs, kept, skipped = cost(bound).by_node, {s.name for s in settled}, {s.node for s in skips}
         nodes = {s.name: _decision(s, s.name in kept, macs.get(s.name)) for s in sites if s.name not in skipped}
         regions = islands(settled, macs, _elements(bound))
-        return _plan(header, skips, nodes=nodes, tensors=tensors, ties=tied, islands=regions, alternatives=others)
+        padded = {s.name: padded_inputs(s.node, ctx.target.conv_inputs, ctx.target.conv_outputs) for s in settled}
+        return _plan(
+            header,
+            skips,
+            nodes=nodes,
+            tensors=tensors,
+            padded={name: channels for name, channels in padded.items() if channels},
+            ties=tied,
+            islands=regions,
+            alternatives=others,
+        )
 
     def apply(self, model: ir.Model, plan: QuantPlan, ctx: Context) -> ir.Model:
         """Writes the plan; needs no data."""

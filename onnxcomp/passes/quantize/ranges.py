@@ -92,5 +92,5 @@ def _with_zeros(histogram: Histogram) -> tuple[np.ndarray, np.ndarray, float]:
 
 METHODS: dict[Method, Callable[[Observed], Range]] = {"mse": mse, "minmax": minmax, "percentile": percentile}
 
-FIXED_RANGES: dict[str, Range] = {"Sigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0)}
+FIXED_RANGES: dict[str, Range] = {"Sigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0), "HardSigmoid": (0.0, 1.0)}
 """Outputs whose range is known without looking."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxcomp.ops.attributes import constant, is_constant, is_standard, qualified
+from onnxcomp.ops.attributes import is_constant, is_standard, qualified
+from onnxcomp.ops.clips import activation_bounds
 from onnxcomp.ops.kernels import (
     ABSORBED_ACTIVATIONS,
     CPU_KERNELS,
@@ -176,24 +177,6 @@ def _absorb_activation(node: ir.Node) -> tuple[tuple[ir.Node, ...], tuple[ir.Val
     if bounds is None or not bounds[0] <= 0.0 < bounds[1]:
         return (), tuple(node.outputs), None
     return (follower,), (follower.outputs[0],), bounds
-
-
-def activation_bounds(node: ir.Node) -> tuple[float, float] | None:
-    """Output range that a Relu or Clip enforces; None if a bound is not constant.
-
-    >>> activation_bounds(ir.node("Relu", [ir.val("x")]))
-    (0.0, inf)
-    """
-    if node.op_type == "Relu":
-        return 0.0, float("inf")
-    bounds = [float("-inf"), float("inf")]
-    for index, value in enumerate(node.inputs[1:3]):
-        if value is not None:
-            array = constant(value)
-            if array is None or array.size != 1:
-                return None
-            bounds[index] = float(array.reshape(()))
-    return bounds[0], bounds[1]
 
 
 def _only_use(value: ir.Value) -> ir.Node | None:

@@ -10,6 +10,7 @@ from onnxcomp.errors import PlanError
 from onnxcomp.model.normalize import clone
 from onnxcomp.ops.attributes import constant, is_constant
 from onnxcomp.passes.quantize.affine import quantize_bias, quantize_weight, scalar_constant
+from onnxcomp.passes.quantize.forms import FORMS
 from onnxcomp.passes.quantize.placement import quantized_values, settle
 from onnxcomp.passes.quantize.plan import QParams, QuantPlan
 from onnxcomp.passes.quantize.sites import Site, find_sites
@@ -36,6 +37,9 @@ def write_qdq(model: ir.Model, plan: QuantPlan) -> ir.Model:
     dequantized = {name: writer.activation(value, name in replaced) for name, value in values.items()}
     for site in chosen:
         writer.rewire(site, dequantized)
+    for site in chosen:
+        if site.node.op_type in FORMS:
+            FORMS[site.node.op_type](writer, site.node)
     writer.finish()
     return result
 
@@ -46,7 +50,7 @@ class _Writer:
         self._taken = set(ir.convenience.create_value_mapping(model.graph)) | set(model.graph.initializers)
         # A value that is a graph output gives its name to the dequantised one; the plan knows it by the old name.
         self._names = {id(v): name for name, v in ir.convenience.create_value_mapping(model.graph).items()}
-        self._weights: dict[str, ir.Value] = {}
+        self._weights: dict[tuple[str, int], ir.Value] = {}
         self._parameters: dict[tuple[str, bytes], ir.Value] = {}
 
     def activation(self, value: ir.Value, replaced: bool) -> ir.Value:
@@ -55,12 +59,12 @@ class _Writer:
         params = self._params(self._names[id(value)])
         producer = value.producer()
         scale, zero_point = self._scale(params), self._zero_point(params)
-        quantize = ir.node("QuantizeLinear", [value, scale, zero_point], name=self._unique(f"{value.name}.quantize"))
+        quantize = ir.node("QuantizeLinear", [value, scale, zero_point], name=self.unique(f"{value.name}.quantize"))
         dequantize = ir.node(
-            "DequantizeLinear", [quantize.outputs[0], scale, zero_point], name=self._unique(f"{value.name}.dequantize")
+            "DequantizeLinear", [quantize.outputs[0], scale, zero_point], name=self.unique(f"{value.name}.dequantize")
         )
         integers, result = quantize.outputs[0], dequantize.outputs[0]
-        integers.name = self._unique(f"{value.name}.quantized")
+        integers.name = self.unique(f"{value.name}.quantized")
         integers.dtype, integers.shape = ir.DataType.UINT8, value.shape
         result.dtype, result.shape = ir.DataType.FLOAT, value.shape
         if replaced:
@@ -68,9 +72,9 @@ class _Writer:
             ir.convenience.replace_all_uses_with(value, result, replace_graph_outputs=True)
             quantize.replace_input_with(0, value)
             if is_output:  # the name belongs to the graph's output
-                result.name, value.name = value.name, self._unique(f"{value.name}.float")
+                result.name, value.name = value.name, self.unique(f"{value.name}.float")
         if result.name is None:
-            result.name = self._unique(f"{value.name}.dequantized")
+            result.name = self.unique(f"{value.name}.dequantized")
         if producer is None:
             self._graph.insert_before(self._graph[0], [quantize, dequantize])
         else:
@@ -90,24 +94,55 @@ class _Writer:
                 site.node.replace_input_with(index, self._scalar(site, value))
         if site.bias is not None:
             self._bias(site)
+        if site.name in self._plan.padded:
+            self._pad_channels(site)
 
     def finish(self) -> None:
-        """Weights whose every reader went to integers are dead now; so are the old biases."""
+        """Weights whose every reader went to integers are dead now; so are the old biases, and values that are read as
+        integers only."""
+        for node in list(self._graph):
+            if node.op_type == "DequantizeLinear" and not (node.outputs[0].uses() or node.outputs[0].is_graph_output()):
+                self._graph.remove(node, safe=True)
         for name, value in list(self._graph.initializers.items()):
             if not value.uses() and not value.is_graph_output():
                 del self._graph.initializers[name]
         self._graph.sort()
 
     def _weight(self, site: Site) -> ir.Value:
-        if site.weight_key not in self._weights:
+        channels = self._plan.padded.get(site.name, 0)
+        key = (site.weight_key, channels)
+        if key not in self._weights:
             array = constant(site.weight)
             assert array is not None
             params = self._params(site.weight_key)
             scales = np.asarray(params.scale, np.float32)
             integers = quantize_weight(array, scales, site.weight_axis)
+            if channels:
+                integers = np.pad(integers, ((0, 0), (0, channels - integers.shape[1]), (0, 0), (0, 0)))
             name = site.weight.name if site.weight is not None else site.name
-            self._weights[site.weight_key] = self._dequantized(f"{name}", integers, scales, site.weight_axis, site.node)
-        return self._weights[site.weight_key]
+            self._weights[key] = self._dequantized(f"{name}", integers, scales, site.weight_axis, site.node)
+        return self._weights[key]
+
+    def _pad_channels(self, site: Site) -> None:
+        """Gives the convolution more input channels, of zeros: integers that equal the zero point."""
+        dequantize = site.node.inputs[0].producer() if site.node.inputs[0] is not None else None
+        assert dequantize is not None
+        integers, scale, zero_point = dequantize.inputs
+        assert integers is not None
+        array = constant(site.weight)
+        assert array is not None
+        more = self._plan.padded[site.name] - array.shape[1]
+        amounts = self.parameter("pads", np.asarray([0, 0, 0, 0, 0, more, 0, 0], np.int64))
+        pad = ir.node("Pad", [integers, amounts, zero_point], name=self.unique(f"{site.name}.channels"))
+        pad.outputs[0].name = self.unique(f"{integers.name}.channels")
+        pad.outputs[0].dtype = ir.DataType.UINT8
+        if integers.shape is not None:
+            pad.outputs[0].shape = ir.Shape([integers.shape[0], self._plan.padded[site.name], *integers.shape[2:]])
+        back = ir.node("DequantizeLinear", [pad.outputs[0], scale, zero_point], name=self.unique(f"{pad.name}.float"))
+        back.outputs[0].name = self.unique(f"{pad.outputs[0].name}.dequantized")
+        back.outputs[0].dtype, back.outputs[0].shape = ir.DataType.FLOAT, pad.outputs[0].shape
+        site.node.replace_input_with(0, back.outputs[0])
+        self._graph.insert_before(site.node, [pad, back])
 
     def _bias(self, site: Site) -> None:
         array = constant(site.bias)
@@ -125,16 +160,20 @@ class _Writer:
     def _scalar(self, site: Site, value: ir.Value) -> ir.Value:
         array = constant(value)
         assert array is not None
-        affine, integer = scalar_constant(float(array.reshape(())))
+        return self.number(site.node, float(array.reshape(())), array.shape)
+
+    def number(self, near: ir.Node, value: float, shape: tuple[int, ...] = ()) -> ir.Value:
+        """A number as one integer behind a DequantizeLinear, exactly, in front of `near`."""
+        affine, integer = scalar_constant(value)
         params = QParams(dtype="uint8", scale=(affine.scale,), zero_point=affine.zero_point)
-        stored = self._initializer(f"{value.name}.{site.name}.quantized", np.full(array.shape, integer, np.uint8))
+        stored = self._initializer(f"{near.name}.constant.quantized", np.full(shape, integer, np.uint8))
         node = ir.node(
             "DequantizeLinear",
             [stored, self._scale(params), self._zero_point(params)],
-            name=self._unique(f"{stored.name}.dequantize"),
+            name=self.unique(f"{stored.name}.dequantize"),
         )
-        node.outputs[0].name = self._unique(f"{stored.name}.dequantized")
-        self._graph.insert_before(site.node, [node])
+        node.outputs[0].name = self.unique(f"{stored.name}.dequantized")
+        self._graph.insert_before(near, [node])
         return node.outputs[0]
 
     def _dequantized(self, name: str, integers: np.ndarray, scales: np.ndarray, axis: int, before: ir.Node) -> ir.Value:
@@ -142,10 +181,10 @@ class _Writer:
         scale = self._initializer(f"{name}.scale", scales.astype(np.float32))
         zero_point = self._initializer(f"{name}.zero_point", np.zeros(scales.shape, integers.dtype))
         node = ir.node(
-            "DequantizeLinear", [stored, scale, zero_point], {"axis": axis}, name=self._unique(f"{name}.dequantize")
+            "DequantizeLinear", [stored, scale, zero_point], {"axis": axis}, name=self.unique(f"{name}.dequantize")
         )
         result = node.outputs[0]
-        result.name = self._unique(f"{name}.dequantized")
+        result.name = self.unique(f"{name}.dequantized")
         result.dtype, result.shape = ir.DataType.FLOAT, ir.Shape(integers.shape)
         self._graph.insert_before(before, [node])
         return result
@@ -160,12 +199,12 @@ class _Writer:
         return self._plan.tensors[key]
 
     def _scale(self, params: QParams) -> ir.Value:
-        return self._parameter("scale", np.asarray(params.scale[0], np.float32))
+        return self.parameter("scale", np.asarray(params.scale[0], np.float32))
 
     def _zero_point(self, params: QParams) -> ir.Value:
-        return self._parameter("zero_point", np.asarray(params.zero_point, ZERO_POINT_TYPES[params.dtype]))
+        return self.parameter("zero_point", np.asarray(params.zero_point, ZERO_POINT_TYPES[params.dtype]))
 
-    def _parameter(self, kind: str, array: np.ndarray) -> ir.Value:
+    def parameter(self, kind: str, array: np.ndarray) -> ir.Value:
         """Equal scalars are stored once."""
         key = (f"{kind}:{array.dtype}", array.tobytes())
         if key not in self._parameters:
@@ -173,12 +212,12 @@ class _Writer:
         return self._parameters[key]
 
     def _initializer(self, name: str, array: np.ndarray) -> ir.Value:
-        unique = self._unique(name)
+        unique = self.unique(name)
         value = ir.val(unique, const_value=ir.tensor(array, name=unique))
         self._graph.register_initializer(value)
         return value
 
-    def _unique(self, name: str) -> str:
+    def unique(self, name: str) -> str:
         unique, count = name, 1
         while unique in self._taken:
             unique, count = f"{name}.{count}", count + 1

@@ -13,7 +13,17 @@ from onnxcomp.ops.attributes import new_initializer
 from onnxcomp.report.reasons import Reason
 from onnxcomp.report.structures import Record, Skip
 
-Action = Literal["folded into weights", "folded into padding", "computed ahead of time", "removed", "merged"]
+Action = Literal[
+    "folded into weights",
+    "folded into the weights behind it",
+    "folded into padding",
+    "computed ahead of time",
+    "written as one operator",
+    "written as pooling",
+    "kept apart from its norm",
+    "removed",
+    "merged",
+]
 
 
 class Edit(Record):
@@ -33,11 +43,13 @@ class Scope:
         excluded: Names of nodes that stay as they are.
         fold_limit: Largest folded constant, in elements; what replaces constants as large may be larger.
         growth: A folded constant may have this many bytes more than the constants that it replaces.
+        provider: Execution provider of the target.
     """
 
     excluded: frozenset[str]
     fold_limit: int
     growth: int
+    provider: str
 
 
 Finding = Edit | Skip

@@ -15,31 +15,62 @@ from onnxcomp.model import shapes
 from onnxcomp.model.fingerprint import structure_sha256
 from onnxcomp.model.normalize import clone, name_values
 from onnxcomp.model.save import weight_bytes
+from onnxcomp.ops.targets import TARGETS
 from onnxcomp.ops.upgrade import OLDEST_OPSET
 from onnxcomp.passes.base import Context, Evidence, Plan, Proof
 from onnxcomp.passes.selection import unselected
 from onnxcomp.passes.simplify.affine import fold_affine
 from onnxcomp.passes.simplify.edits import Action, Edit, Rule, Scope
 from onnxcomp.passes.simplify.folding import DEFAULT_LIMIT, fold_constants
+from onnxcomp.passes.simplify.gates import find_gates
+from onnxcomp.passes.simplify.kernels import part_norms, pool_means
 from onnxcomp.passes.simplify.padding import fold_pads
 from onnxcomp.passes.simplify.removal import remove_idle
+from onnxcomp.passes.simplify.scales import fold_scales
 from onnxcomp.passes.simplify.sharing import share_equal
 from onnxcomp.report.reasons import Reason
 from onnxcomp.report.structures import Record, Skip
 
-RuleName = Literal["fold-constants", "remove-idle", "fold-pads", "fold-affine", "share-equal"]
+RuleName = Literal[
+    "fold-constants",
+    "remove-idle",
+    "fold-pads",
+    "find-gates",
+    "fold-affine",
+    "fold-scales",
+    "pool-means",
+    "part-norms",
+    "share-equal",
+]
 
 RULES: dict[RuleName, tuple[Rule, Action]] = {
     "fold-constants": (fold_constants, "computed ahead of time"),
     "remove-idle": (remove_idle, "removed"),
     "fold-pads": (fold_pads, "folded into padding"),
+    "find-gates": (find_gates, "written as one operator"),
     "fold-affine": (fold_affine, "folded into weights"),
+    "fold-scales": (fold_scales, "folded into the weights behind it"),
+    "pool-means": (pool_means, "written as pooling"),
+    "part-norms": (part_norms, "kept apart from its norm"),
     "share-equal": (share_equal, "merged"),
 }
 """In the order in which they run; each has an action of its own."""
 
-BOLDEST_FIRST: tuple[RuleName, ...] = ("fold-affine", "fold-constants", "fold-pads", "share-equal", "remove-idle")
+BOLDEST_FIRST: tuple[RuleName, ...] = (
+    "fold-scales",
+    "fold-affine",
+    "find-gates",
+    "pool-means",
+    "part-norms",
+    "fold-constants",
+    "fold-pads",
+    "share-equal",
+    "remove-idle",
+)
 """In the order in which they are given up: new weights first, and last what changes no number at all."""
+
+POOLING_BYTES = 256
+"""What a mean may weigh more as a pool: a Flatten and its names."""
 
 MAX_ROUNDS = 20
 DEFAULT_GROWTH = 1024
@@ -76,7 +107,7 @@ class SimplifyPlan(Plan):
 
 
 class Simplify:
-    """Folds and removes; the result computes the same up to float rounding, and is never larger."""
+    """Folds and removes; the result computes the same up to float rounding, and is never larger but for a few names."""
 
     name = "simplify"
     needs_calibration = False
@@ -104,10 +135,14 @@ class Simplify:
             )
         before = _bytes(model)
         # Many small folded constants can together outweigh the nodes that they replace.
-        for attempt in (plan, plan.model_copy(update={"growth": 0}), _without(plan, "fold-affine", growth=0)):
+        for attempt in (
+            plan,
+            plan.model_copy(update={"growth": 0}),
+            _without(_without(plan, "fold-affine"), "fold-scales", growth=0),
+        ):
             result = clone(model)
             edits, skips = _run(result, attempt)
-            if _bytes(result) <= before:
+            if _bytes(result) <= before + POOLING_BYTES * sum(e.action == "written as pooling" for e in edits):
                 break
         return attempt.model_copy(update={"edits": tuple(edits), "skips": tuple(skips)})
 
@@ -148,7 +183,8 @@ def summary(edits: Iterable[Edit]) -> list[str]:
 
 def _run(model: ir.Model, plan: SimplifyPlan) -> tuple[list[Edit], list[Skip]]:
     """Edits until nothing changes; what the rules refuse in the last round is what they leave."""
-    scope = Scope(frozenset(plan.excluded), plan.fold_limit, plan.growth)
+    provider = TARGETS[plan.target].provider
+    scope = Scope(frozenset(plan.excluded), plan.fold_limit, plan.growth, provider)
     edits: list[Edit] = []
     for _ in range(MAX_ROUNDS):
         skips: list[Skip] = []

@@ -7,7 +7,8 @@ import pytest
 from graphs import graph
 
 from onnxcomp.model.normalize import normalize
-from onnxcomp.passes.quantize.sites import activation_bounds, find_sites
+from onnxcomp.ops.clips import activation_bounds
+from onnxcomp.passes.quantize.sites import find_sites
 from onnxcomp.report.reasons import Reason
 
 INF = float("inf")
