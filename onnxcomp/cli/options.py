@@ -132,7 +132,7 @@ def round_to(text: str) -> Callable[[Function], Function]:
 
 
 portable = change(
-    "--portable", is_flag=True, help="Only standard ONNX operators in the result; so far it never holds others."
+    "--portable", is_flag=True, help="Only standard ONNX operators in the result, where ORT's own would be faster."
 )
 
 fix_shape = _machine("--fix-shape", is_flag=True, help="Make the shapes of --shape static in the result.")

@@ -32,6 +32,7 @@ EXAMPLES = examples(
 )
 @options.planning
 @options.selecting
+@options.portable
 @options.running
 @options.writing
 @options.reporting

@@ -148,6 +148,7 @@ def prepare(source: ModelSource, options: Options, gates: Gates) -> Workbench:
         feed=feed,
         only=options.only,
         exclude=options.exclude,
+        portable=options.portable,
         seed=options.seed,
         progress=clock.report,
     )

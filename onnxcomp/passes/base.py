@@ -47,6 +47,7 @@ class Context:
         feed: A typical call.
         only: Globs of node names or operator types; empty means all.
         exclude: Globs of node names or operator types to leave alone.
+        portable: Only standard operators may be in the result.
     """
 
     calibration: Reader | None
@@ -56,6 +57,7 @@ class Context:
     feed: Feed = field(default_factory=dict)
     only: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    portable: bool = False
     seed: int = 0
     progress: Progress = no_progress
 

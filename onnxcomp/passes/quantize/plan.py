@@ -59,9 +59,12 @@ class QuantPlan(Plan):
 
     Args:
         nodes: Every node that has an integer kernel or is heavy, by name.
+        operators: Whether the result may hold operators of ONNX Runtime's own, which tie the file to it.
         tensors: Every activation and weight that an INT8 node may read or write, by name. A weight that is read along
             two different axes has one entry for each, named `weight@axis`.
         padded: Convolution → input channels that it gets, the new ones zero, because the fast kernel wants so many.
+        smoothing: Activation → the factors that its channels hand to the weights (SmoothQuant), and `smoothed`: node →
+            the activation that it reads; the plan is of the model in which that is done.
         ties: Tensor → the tensor whose parameters it shares, because the operator between them only moves values.
         islands: The INT8 regions as first placed; the ones with little work for their borders go first when latency
             fails.
@@ -70,9 +73,12 @@ class QuantPlan(Plan):
             relaxing needed it.
     """
 
+    operators: Literal["onnx", "onnxruntime"] = "onnx"
     nodes: dict[str, NodeDecision]
     tensors: dict[str, QParams]
     padded: dict[str, int] = Field(default_factory=dict)
+    smoothing: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    smoothed: dict[str, str] = Field(default_factory=dict)
     ties: dict[str, str] = Field(default_factory=dict)
     islands: tuple[Island, ...] = ()
     alternatives: dict[str, dict[str, QParams]] = Field(default_factory=dict)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Literal
 
@@ -11,8 +13,10 @@ import onnx_ir as ir
 from pydantic import Field
 
 from onnxcomp import __version__
+from onnxcomp.calibration.readers import Reader
 from onnxcomp.calibration.stream import Observed, observe
 from onnxcomp.errors import UsageError
+from onnxcomp.evaluate.sensitivity import Sensitivity
 from onnxcomp.model.cost import cost
 from onnxcomp.model.fingerprint import structure_sha256
 from onnxcomp.model.normalize import clone
@@ -28,6 +32,8 @@ from onnxcomp.passes.quantize.plan import NodeDecision, QParams, QuantPlan
 from onnxcomp.passes.quantize.ranges import FIXED_RANGES, METHODS, Method
 from onnxcomp.passes.quantize.relax import relaxed
 from onnxcomp.passes.quantize.sites import Site, find_sites
+from onnxcomp.passes.quantize.smooth import Factors, channel_sizes, factors, smoothable, smoothed
+from onnxcomp.passes.quantize.through import seen_through
 from onnxcomp.passes.quantize.write import write_qdq
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
 from onnxcomp.report.structures import Record, Skip
@@ -36,17 +42,28 @@ FIRST_OPSET = 13
 """The first with DequantizeLinear along an axis."""
 
 
+ALPHAS = (0.5, 0.65, 0.8)
+HELD, LEARNED = 32, 64
+"""Feeds to choose the smoothing by, and to plan its candidates with."""
+
+WORTH_SMOOTHING = 4
+"""Activations of products with matrices, from which on smoothing is tried: a classifier behind convolutions has one."""
+
+
 class QuantizeConfig(Record):
     """Options of the pass.
 
     Args:
         ranges: How activation ranges are chosen; see `onnxcomp.passes.quantize.ranges`.
         exact_histograms: Use every value of every tensor instead of a regular sample.
+        smooth: SmoothQuant for products with matrices: α, `none`, or the best of a few by the error of the outputs on
+            feeds that nothing else is learned from.
     """
 
     kind: Literal["quantize"] = Field(default="quantize", alias="pass")
     ranges: Method = "mse"
     exact_histograms: bool = False
+    smooth: Literal["auto", "none"] | float = "auto"
 
     model_config = Record.model_config | {"populate_by_name": True}
 
@@ -69,12 +86,7 @@ class Quantize:
             UsageError: No calibration feeds.
             DataError: The calibration set is empty or can't be read.
         """
-        header = Plan(
-            pass_name=self.name,
-            version=__version__,
-            source_sha256=structure_sha256(model),
-            target=ctx.target.name,
-        )
+        header = _header(self.name, model, ctx)
         present = sorted({n.op_type for n in model.graph.all_nodes() if n.op_type in QUANTIZATION_OPERATORS})
         if present:
             sentence = f"the model holds {', '.join(present[:4])} already"
@@ -92,6 +104,39 @@ class Quantize:
             return _plan(header, skips)
         if ctx.calibration is None:
             raise UsageError("static INT8 needs calibration data", hint=CALIBRATION_HINT)
+        smoothing = self._smoothing(model, settled, ctx)
+        return self._plan_smoothed(model, smoothing, ctx, header)
+
+    def _smoothing(self, model: ir.Model, settled: Sequence[Site], ctx: Context) -> Smoothing:
+        """Factors for the activations of products with matrices; none where they don't lower the error."""
+        groups = smoothable(settled)
+        asked = self.config.smooth != "auto"
+        if self.config.smooth == "none" or len(groups) < (1 if asked else WORTH_SMOOTHING) or ctx.calibration is None:
+            return Smoothing()
+        learn, held = _chosen_by(ctx.calibration)
+        sizes = channel_sizes(model, list(groups), learn, ctx.session)
+        readers = {s.name: name for name, users in groups.items() for s in users}
+        alphas = (self.config.smooth,) if isinstance(self.config.smooth, float) else ALPHAS
+        found = [Smoothing(factors(groups, sizes, alpha), readers) for alpha in alphas]
+        if asked or held is None:
+            return found[len(found) // 2]
+        judge = Sensitivity(model, held, ctx.session, HELD)
+        part = replace(ctx, calibration=learn)
+        errors: dict[int, float] = {}
+        for i, candidate in enumerate([Smoothing(), *found]):
+            ctx.progress("choosing how to smooth", i, 1 + len(found))
+            plan = self._plan_smoothed(model, candidate, part, _header(self.name, model, ctx))
+            errors[i] = judge.error(self.apply(model, plan, part))
+        best = min(errors, key=errors.__getitem__)
+        return [Smoothing(), *found][best]
+
+    def _plan_smoothed(self, model: ir.Model, smoothing: Smoothing, ctx: Context, header: Plan) -> QuantPlan:
+        """The plan for a model whose activations are smoothed."""
+        assert ctx.calibration is not None
+        own = {node.name for node in model.graph}
+        model = smoothed(model, smoothing.factors, smoothing.readers)
+        sites, skips = find_sites(model, ctx.only, ctx.exclude)
+        settled = settle(sites)
         tied = ties(settled)
         seen = observe(
             model,
@@ -102,7 +147,7 @@ class Quantize:
             progress=lambda done, total: ctx.progress("calibrating", done, total),
         )
         settled, more = _observed_only(settled, seen, tied)
-        skips = [*skips, *more]
+        skips = [skip for skip in (*skips, *more) if skip.node in own or not smoothing.factors]
         activations = _activations(settled, seen, tied, self.config.ranges)
         others = {m: _activations(settled, seen, tied, m) for m in METHODS if m != self.config.ranges}
         tensors = activations | _weights(settled, ctx.target.pairs_saturate, tied, activations)
@@ -115,8 +160,11 @@ class Quantize:
         return _plan(
             header,
             skips,
+            operators="onnx" if ctx.portable else "onnxruntime",
             nodes=nodes,
             tensors=tensors,
+            smoothing=smoothing.factors,
+            smoothed=smoothing.readers,
             padded={name: channels for name, channels in padded.items() if channels},
             ties=tied,
             islands=regions,
@@ -125,30 +173,61 @@ class Quantize:
 
     def apply(self, model: ir.Model, plan: QuantPlan, ctx: Context) -> ir.Model:
         """Writes the plan; needs no data."""
-        return write_qdq(model, plan)
+        return write_qdq(smoothed(model, plan.smoothing, plan.smoothed), plan)
 
     def prove(self, before: ir.Model, after: ir.Model, plan: QuantPlan, ctx: Context) -> Proof:
         """Asks ONNX Runtime what it made of the result: which nodes run as integer kernels, which do not."""
         found = audit(after, plan, ctx.session)
         left = unfused(found)
         integer, heavy = sum(found.integer_kernels.values()), sum(found.float_heavy.values())
-        sentence = f"{integer} integer kernels in the optimised graph, {heavy} heavy float operators"
-        return Proof(passed=bool(integer), sentences=(sentence,), audit=found, unfused=left)
+        sentences = [f"{integer} integer kernels in the optimised graph, {heavy} heavy float operators"]
+        own = Counter(node.op_type for node in after.graph if node.domain == "com.microsoft")
+        if own:
+            named = ", ".join(f"{count} {op_type}" for op_type, count in own.most_common())
+            sentences.append(f"operators of ONNX Runtime's own, which tie the file to it (--portable: none): {named}")
+        if plan.smoothing:
+            sentences.append(f"smoothed activations of products with matrices: {len(plan.smoothing)}")
+        if plan.padded:
+            sentences.append(f"convolutions with input channels padded for the fast kernel: {len(plan.padded)}")
+        return Proof(passed=bool(integer), sentences=tuple(sentences), audit=found, unfused=left)
 
     def relax(self, plan: QuantPlan, evidence: Evidence[QuantPlan]) -> QuantPlan | None:
         """The plan with its worst nodes in float again, or None when no weighted node would be left in INT8."""
         return relaxed(plan, evidence)
 
 
+@dataclass(frozen=True)
+class Smoothing:
+    """Factors by activation, and the activation that each node reads."""
+
+    factors: Factors = field(default_factory=dict)
+    readers: dict[str, str] = field(default_factory=dict)
+
+
+def _chosen_by(reader: Reader) -> tuple[Reader, Reader | None]:
+    """A part of the feeds to learn from, and a few others to choose by; None with too few of them."""
+    count = reader.count if reader.count is not None else sum(1 for _ in reader)
+    held = min(HELD, count // 5)
+    if not held:
+        return reader, None
+    return reader.part(0, min(count - held, LEARNED)), reader.part(count - held, count)
+
+
+def _header(name: str, model: ir.Model, ctx: Context) -> Plan:
+    return Plan(pass_name=name, version=__version__, source_sha256=structure_sha256(model), target=ctx.target.name)
+
+
 def _activations(
     sites: Sequence[Site], seen: dict[str, Observed], tied: dict[str, str], method: Method
 ) -> dict[str, QParams]:
+    values = quantized_values(sites)[0]
     clips = {v.name: s.clip for s in sites for v in s.outputs if s.clip is not None}
-    fixed = {v.name: FIXED_RANGES[s.node.op_type] for s in sites for v in s.outputs if s.node.op_type in FIXED_RANGES}
+    fixed = {n: FIXED_RANGES[p.op_type] for n, v in values.items() if (p := v.producer()) and p.op_type in FIXED_RANGES}
     result = {}
     # A tensor may be in use whose head is not: then the two still share the head's range.
-    for name in {tied.get(name, name): None for name in quantized_values(sites)[0]}:
-        low, high = fixed.get(name) or METHODS[method](seen[name])
+    for name in {tied.get(name, name): None for name in values}:
+        through = seen_through(values[name]) if name in values and name not in tied.values() else None
+        low, high = fixed.get(name) or METHODS[method](seen[name], through)
         params = affine.from_range(low, high, clips.get(name))
         result[name] = QParams(dtype="uint8", scale=(params.scale,), zero_point=params.zero_point)
     return result

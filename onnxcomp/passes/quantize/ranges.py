@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxcomp.calibration.accumulators import Histogram
 from onnxcomp.calibration.stream import Observed
+from onnxcomp.passes.quantize.through import Function
 
 Method = Literal["mse", "minmax", "percentile"]
 Range = tuple[float, float]
@@ -18,12 +19,12 @@ TWO_SIDED_CANDIDATES = 24
 LEVELS = 255
 
 
-def minmax(observed: Observed) -> Range:
+def minmax(observed: Observed, through: Function | None = None) -> Range:
     """Everything that was seen."""
     return observed.extremes.minimum, observed.extremes.maximum
 
 
-def percentile(observed: Observed, share: float = 0.9999) -> Range:
+def percentile(observed: Observed, through: Function | None = None, share: float = 0.9999) -> Range:
     """The central `share` of the values: (1 − share)/2 is cut at each end, or (1 − share) at the one that is not zero.
 
     A side of which nothing but zeros would be left is not cut: that tensor is sparse, and its few values are all that
@@ -40,35 +41,49 @@ def percentile(observed: Observed, share: float = 0.9999) -> Range:
     return (max(low, lower) if lower < -half else low), (min(high, upper) if upper > half else high)
 
 
-def mse(observed: Observed) -> Range:
-    """The range with the smallest expected squared error, Σ_b h_b · (c_b − DQ(Q(c_b)))² over the histogram.
+def mse(observed: Observed, through: Function | None = None) -> Range:
+    """The range with the smallest expected squared error, Σ_b h_b · (f(c_b) − f(DQ(Q(c_b))))² over the histogram.
 
     Candidates shrink the exact range evenly from each end: one-sided tensors (after a Relu) by 128 steps, two-sided
-    ones by 24 × 24. The error inside the range is taken as s²/12 for each value (uniform rounding; none for exact
-    zeros), outside as the distance to the end.
+    ones by 24 × 24. The error inside the range is taken as f′²·s²/12 for each value (uniform rounding; none for exact
+    zeros), outside as what the end is away.
+
+    Args:
+        through: The function f through which alone the tensor is seen; the identity by default.
     """
     low, high = minmax(observed)
-    counts, centres, _ = _with_zeros(observed.histogram)
+    counts, centres, half = _with_zeros(observed.histogram)
     occupied = counts > 0
     counts, centres = counts[occupied].astype(np.float64), centres[occupied]
     if not counts.size or not high - low > 0:
         return low, high
-    if low >= 0 or high <= 0:
-        edges = np.linspace(1.0, 1.0 / ONE_SIDED_CANDIDATES, ONE_SIDED_CANDIDATES)
-        lows, highs = (
-            low * edges if high <= 0 else np.zeros_like(edges),
-            high * edges if low >= 0 else np.zeros_like(edges),
-        )
+    two_sided = low < 0 < high
+    steps = TWO_SIDED_CANDIDATES if two_sided else ONE_SIDED_CANDIDATES
+    edges = np.linspace(1.0, 1.0 / steps, steps)
+    lows, highs = (low * edges if low < 0 else np.zeros(1)), (high * edges if high > 0 else np.zeros(1))
+    rounded = np.where(centres != 0.0, counts, 0.0)
+    if through is None:
+        above, many = _beyond(counts, centres, highs)
+        below, few = _beyond(counts[::-1], -centres[::-1], -lows)
     else:
-        edges = np.linspace(1.0, 1.0 / TWO_SIDED_CANDIDATES, TWO_SIDED_CANDIDATES)
-        lows, highs = (g.ravel() for g in np.meshgrid(low * edges, high * edges))
-    step = (highs - lows) / LEVELS
-    above, many = _beyond(counts, centres, highs)
-    below, few = _beyond(counts[::-1], -centres[::-1], -lows)
-    inside = counts[centres != 0.0].sum() - many - few
-    error = above + below + step**2 / 12.0 * inside
-    best = int(np.argmin(error))
-    return float(lows[best]), float(highs[best])
+        slopes = (through(centres + half) - through(centres - half)) / (2 * half)
+        rounded *= slopes**2
+        above, many = _changed(counts, rounded, centres, highs, through)
+        below, few = _changed(counts[::-1], rounded[::-1], -centres[::-1], -lows, lambda x: through(-x))
+    step = (highs[None, :] - lows[:, None]) / LEVELS
+    inside = rounded.sum() - many[None, :] - few[:, None]
+    error = above[None, :] + below[:, None] + step**2 / 12.0 * inside
+    row, column = np.unravel_index(int(np.argmin(error)), error.shape)
+    return float(lows[row]), float(highs[column])
+
+
+def _changed(
+    counts: np.ndarray, rounded: np.ndarray, centres: np.ndarray, edges: np.ndarray, through: Function
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each edge Σ h·(f(c) − f(edge))² and the weight of rounding over the bins beyond it."""
+    beyond = centres[None, :] > edges[:, None]
+    lost = np.where(beyond, (through(centres)[None, :] - through(edges)[:, None]) ** 2, 0.0)
+    return lost @ counts, beyond @ rounded
 
 
 def _beyond(counts: np.ndarray, centres: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -90,7 +105,11 @@ def _with_zeros(histogram: Histogram) -> tuple[np.ndarray, np.ndarray, float]:
     )
 
 
-METHODS: dict[Method, Callable[[Observed], Range]] = {"mse": mse, "minmax": minmax, "percentile": percentile}
+METHODS: dict[Method, Callable[[Observed, Function | None], Range]] = {
+    "mse": mse,
+    "minmax": minmax,
+    "percentile": percentile,
+}
 
 FIXED_RANGES: dict[str, Range] = {"Sigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0), "HardSigmoid": (0.0, 1.0)}
 """Outputs whose range is known without looking."""

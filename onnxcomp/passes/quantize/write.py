@@ -92,7 +92,9 @@ class _Writer:
                 site.node.replace_input_with(index, dequantized[value.name])
             elif any(value is v for v in site.inputs) and is_constant(value):
                 site.node.replace_input_with(index, self._scalar(site, value))
-        if site.bias is not None:
+        if self._plan.operators == "onnxruntime" and self._gives_floats(site, dequantized):
+            self._product_with_bias(site)
+        elif site.bias is not None:
             self._bias(site)
         if site.name in self._plan.padded:
             self._pad_channels(site)
@@ -156,6 +158,35 @@ class _Writer:
         for index, value in enumerate(node.inputs):
             if value is site.bias:
                 node.replace_input_with(index, result)
+
+    def _gives_floats(self, site: Site, dequantized: dict[str, ir.Value]) -> bool:
+        """A MatMul with a bias whose result nobody reads as integers."""
+        added = [n.op_type for n in site.absorbed]
+        return site.node.op_type == "MatMul" and added == ["Add"] and site.outputs[0].name not in dequantized
+
+    def _product_with_bias(self, site: Site) -> None:
+        """MatMul and Add as one `com.microsoft.MatMulIntegerToFloat`, which takes the bias as floats.
+
+        As QDQ, ONNX Runtime makes the same kernel of the MatMul alone, and dequantises and adds the bias behind it.
+        """
+        source, weight = (v.producer() for v in site.node.inputs[:2] if v is not None)
+        bias = constant(site.bias)
+        assert source is not None
+        assert weight is not None
+        assert bias is not None
+        inputs = [source.inputs[0], weight.inputs[0], source.inputs[1], weight.inputs[1], source.inputs[2]]
+        floats = self._initializer(f"{site.name}.bias", bias.reshape(-1).astype(np.float32))
+        node = ir.node(
+            "MatMulIntegerToFloat", [*inputs, weight.inputs[2], floats], domain="com.microsoft", name=site.name
+        )
+        (add,), old = site.absorbed, site.outputs[0]
+        result, name = node.outputs[0], old.name
+        result.dtype, result.shape = ir.DataType.FLOAT, old.shape
+        self._graph.insert_before(site.node, [node])
+        ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
+        self._graph.remove([add, site.node], safe=True)
+        result.name = name
+        self._model.opset_imports.setdefault("com.microsoft", 1)
 
     def _scalar(self, site: Site, value: ir.Value) -> ir.Value:
         array = constant(value)

@@ -79,7 +79,7 @@ def test_on_a_tensor_with_one_outlier_mse_beats_minmax_by_the_factor_that_the_st
 
 @pytest.mark.parametrize("share", [0.99, 0.999, 0.9998])
 def test_the_percentile_range_equals_numpys_quantiles_within_a_bin(share):
-    found, width = percentile(observed(NORMAL), share), observed(NORMAL).histogram.width
+    found, width = percentile(observed(NORMAL), share=share), observed(NORMAL).histogram.width
     tail, one = (1 - share) / 2, 1.5 / NORMAL.size  # a quantile lies between two values: either will do
     assert np.quantile(NORMAL, tail - one) - width <= found[0] <= np.quantile(NORMAL, tail + one) + width
     assert (
@@ -90,7 +90,7 @@ def test_the_percentile_range_equals_numpys_quantiles_within_a_bin(share):
 @pytest.mark.parametrize(("name", "sign"), [("after a Relu", 1), ("all positive", 1), ("all negative", -1)])
 def test_the_percentile_of_a_one_sided_tensor_cuts_the_far_end_only(name, sign):
     values = TENSORS[name]
-    low, high = percentile(observed(values), 0.999)
+    low, high = percentile(observed(values), share=0.999)
     far, near = (high, low) if sign > 0 else (low, high)
     width = observed(values).histogram.width
     assert far == pytest.approx(np.quantile(values, 0.999 if sign > 0 else 0.001), abs=2 * width)
