@@ -18,6 +18,19 @@ EXAMPLES = examples(
 )
 
 
+def _smooth(ctx: click.Context, param: click.Parameter, value: str) -> str | float:
+    """`auto`, `none`, or a number from 0 to 1."""
+    if value in ("auto", "none"):
+        return value
+    try:
+        alpha = float(value)
+    except ValueError:
+        alpha = -1.0
+    if not 0 <= alpha <= 1:
+        raise click.BadParameter(f"{value!r} is neither auto nor none nor a number from 0 to 1")
+    return alpha
+
+
 @click.command(epilog=EXAMPLES)
 @click.argument("model", type=options.PATH)
 @options.calibrating
@@ -30,6 +43,15 @@ EXAMPLES = examples(
     help="How activation ranges are chosen.",
     panel="What may change",
 )
+@click.option(
+    "--smooth",
+    callback=_smooth,
+    metavar="auto|none|A",
+    default="auto",
+    show_default=True,
+    help="SmoothQuant for products with matrices: chosen by the error of the outputs, or alpha from 0 to 1.",
+    panel="What may change",
+)
 @options.planning
 @options.selecting
 @options.portable
@@ -38,4 +60,5 @@ EXAMPLES = examples(
 @options.reporting
 def quantize(model: Path, output: Path | None, force: bool, **values: Any) -> None:
     """Static INT8: every node that has an integer kernel, with ranges from calibration feeds."""
-    produce("quantize", model, output, force, values, ranges=values["ranges"], **options.planned(values))
+    chosen = {"ranges": values["ranges"], "smooth": values["smooth"]}
+    produce("quantize", model, output, force, values, **chosen, **options.planned(values))

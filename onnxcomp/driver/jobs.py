@@ -116,6 +116,7 @@ def quantize(
     eval: object | None = None,
     *,
     ranges: Method = "mse",
+    smooth: str | float = "auto",
     plan: PlanSource = None,
     dry_run: bool = False,
     **options: Any,
@@ -124,12 +125,13 @@ def quantize(
 
     Args:
         ranges: How activation ranges are chosen.
+        smooth: SmoothQuant for products with matrices: auto (chosen by the error of the outputs), none, or α, 0 to 1.
         plan: Replay this plan (or the plan in this file); needs no calibration data.
         dry_run: Plan only; `Result.plan` holds it.
 
     Other args and raises: as `optimize`.
     """
-    step = Quantize(QuantizeConfig(ranges=ranges))
+    step = Quantize(_config(QuantizeConfig, {"ranges": ranges, "smooth": smooth}))
     return run_single(step, model, _options(calibration, eval, options), plan, dry_run=dry_run)
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -63,7 +63,7 @@ class QuantizeConfig(Record):
     kind: Literal["quantize"] = Field(default="quantize", alias="pass")
     ranges: Method = "mse"
     exact_histograms: bool = False
-    smooth: Literal["auto", "none"] | float = "auto"
+    smooth: Literal["auto", "none"] | Annotated[float, Field(ge=0, le=1)] = "auto"
 
     model_config = Record.model_config | {"populate_by_name": True}
 

@@ -1,0 +1,222 @@
+"""INT8 by onnxcomp beside the quantisers that people use, on the same feeds: score, speed, seconds and memory.
+
+    ONNXCOMP_ASSETS=... python benchmarks/quantization.py SCRATCH MODELS ZOO [TASK ...]
+
+MODELS: of models_fetch.py; ZOO: of zoo_fetch.py (rapidocr-onnxruntime, nudenet, silero-vad). Each peer runs in an
+environment of its own in SCRATCH, made by this script, on a folder of `.npz` feeds; what it wrote is kept there and
+used again. All files of a task are timed in one interleaved run (1 thread, batch 1, 10th percentiles), and scored on
+the same samples; the interval is that of the paired difference to the float model (bootstrap, 95 %). Writes
+`results/quantization.json` and `results/quantization.svg`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import venv
+from pathlib import Path
+
+import numpy as np
+from common import RESULTS, write
+from quantization_tasks import TASKS, Feed, Sources, Task, answers, scores, spearman, write_feeds
+
+from onnxcomp.driver.jobs import bench
+from onnxcomp.errors import OnnxcompError
+from onnxcomp.runtime.session import SessionConfig, open_session
+
+HERE = Path(__file__).parent
+RESAMPLES = 2000
+TIMEOUT = 1200
+PACKAGES = {
+    "ort": ("onnxruntime==1.31.1", "onnx==1.23.2"),
+    "nncf": ("nncf==3.4.0", "onnxruntime==1.32.0", "onnx==1.23.2"),
+    "quark": ("torch==2.13.0", "amd-quark==0.13", "onnxruntime==1.32.0", "onnx==1.22.0"),
+}
+PEERS = {
+    "ort_minmax": "ort",
+    "ort_percentile": "ort",
+    "ort_dynamic": "ort",
+    "nncf": "nncf",
+    "quark": "quark",
+}
+OURS = {
+    "onnxcomp quantize": ("quantize",),
+    "onnxcomp optimize": ("optimize",),
+}
+
+Row = dict[str, object]
+
+
+def environment(scratch: Path, name: str) -> Path:
+    """The Python of a virtual environment that holds the peer."""
+    folder = scratch / "environments" / name
+    python = folder / "bin" / "python"
+    if not (folder / "ready").exists():
+        venv.create(folder, with_pip=True, clear=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES[name]], check=True)
+        (folder / "ready").touch()
+    return python
+
+
+def made(command: list[str], output: Path) -> Row:
+    """Runs a tool, once; seconds and peak memory of its process are remembered beside its output."""
+    note = output.with_suffix(".json")
+    if note.exists():
+        return dict(json.loads(note.read_text()))
+    start = time.monotonic()
+    log = output.with_suffix(".log")
+    with log.open("w") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
+        while True:
+            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                break
+            if time.monotonic() - start > TIMEOUT:
+                process.kill()
+            time.sleep(0.05)
+    row: Row = {"seconds": round(time.monotonic() - start, 1), "peak_mb": usage.ru_maxrss // 1024}
+    if status or not output.exists():
+        lines = log.read_text(errors="replace").strip().splitlines()
+        row["failed"] = lines[-1][:160] if lines else f"status {status}"
+    note.write_text(json.dumps(row))
+    return row
+
+
+def candidates(task: Task, model: Path, folder: Path, scratch: Path) -> dict[str, tuple[Path, Row]]:
+    """Every tool's file with what it cost; those that can't be loaded say so."""
+    found: dict[str, tuple[Path, Row]] = {}
+    calibration = folder / "calibration"
+    for name, verb in OURS.items():
+        output = folder / f"{name.replace(' ', '_')}.onnx"
+        command = [str(Path(sys.executable).with_name("onnxcomp")), *verb, str(model), "--calibration"]
+        command += [str(calibration), "-o", str(output), "--force", "-q", "--threads", "2"]
+        found[name] = (output, made(command, output))
+    for name, peer in PEERS.items():
+        output = folder / f"{name}.onnx"
+        python = environment(scratch, peer)
+        script = [str(HERE / "peers" / "quantize.py"), name, str(model), str(calibration), str(output)]
+        found[name] = (output, made([str(python), *script], output))
+    for path, row in found.values():
+        if "failed" not in row:
+            try:
+                open_session(path, SessionConfig(threads=1)).close()
+            except OnnxcompError as error:
+                row["failed"] = f"can't be loaded: {error.message[:120]}"
+    return found
+
+
+def sampled(task: Task, path: Path, scored: list[tuple[Feed, object]], model: Path) -> np.ndarray:
+    """[samples] of a score, or the vectors [sentences, width] of MiniLM."""
+    if task.name == "minilm":
+        return np.stack([answer[0][0] for answer in answers(path, (feed for feed, _ in scored))])
+    return 100 * scores(task, path, scored, model)
+
+
+def total(task: Task, samples: np.ndarray, wanted: np.ndarray) -> float:
+    return spearman(samples, wanted) if task.name == "minilm" else task.total(samples)
+
+
+def interval(task: Task, a: np.ndarray, b: np.ndarray, wanted: np.ndarray) -> list[float]:
+    """95 % bootstrap interval of the difference of two scores on the same samples."""
+    rng, differences = np.random.default_rng(0), []
+    pairs = task.name == "minilm"
+    count = len(a) // 2 if pairs else len(a)
+    for _ in range(RESAMPLES if not pairs else RESAMPLES // 4):
+        pick = rng.integers(0, count, count)
+        rows = np.stack([2 * pick, 2 * pick + 1], axis=1).ravel() if pairs else pick
+        known = wanted[rows] if pairs else wanted
+        differences.append(total(task, a[rows], known) - total(task, b[rows], known))
+    return [round(float(v), 2) for v in np.percentile(differences, (2.5, 97.5))]
+
+
+def compared(task: Task, sources: Sources, scratch: Path) -> dict[str, Row]:
+    """One row for each tool."""
+    model, folder = task.model(sources).absolute(), scratch / task.name
+    learn, scored = task.feeds(sources)
+    if not (folder / "calibration").exists():
+        write_feeds(folder / "calibration", learn)
+    wanted = np.array([known if isinstance(known, float) else 0.0 for _, known in scored])
+    files = candidates(task, model, folder, scratch)
+    working = {name: path for name, (path, row) in files.items() if "failed" not in row}
+    timing = bench([model, *working.values()], [task.typical(learn)], threads=1, min_seconds=8.0)
+    stamps = list(timing.latency)
+    speed = {name: timing.speedup[stamp] for name, stamp in zip(working, stamps[1:], strict=True)}
+    right = sampled(task, model, scored, model)
+    score = total(task, right, wanted)
+    rows: dict[str, Row] = {
+        "float": {"score": round(score, 2), "speedup": 1.0, "p10_ms": round(timing.latency[stamps[0]].p10, 3)}
+    }
+    rows["float"]["mb"] = round(model.stat().st_size / 1e6, 2)
+    for name, (path, row) in files.items():
+        if name in working:
+            samples = sampled(task, path, scored, model)
+            row |= {
+                "score": round(total(task, samples, wanted), 2),
+                "minus_float": interval(task, samples, right, wanted),
+                "speedup": round(speed[name], 3),
+                "mb": round(path.stat().st_size / 1e6, 2),
+            }
+        rows[name] = row
+        print(f"{task.name:13} {name:18} {row}", flush=True)
+    return rows
+
+
+def picture(results: dict[str, dict[str, Row]]) -> str:
+    """Speed to the right, what the score loses downwards, one panel a model; ours are the filled dots."""
+    width, height, columns = 250, 190, 4
+    names = list(results)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width * columns} {height * -(-len(names) // columns)}" '
+        'font-family="sans-serif" font-size="10">',
+        "<style>text{fill:#222}.a{stroke:#888}@media(prefers-color-scheme:dark){text{fill:#ddd}}</style>",
+    ]
+    for index, name in enumerate(names):
+        rows = {n: r for n, r in results[name].items() if "speedup" in r}
+        x0, y0 = width * (index % columns) + 34, height * (index // columns) + 24
+        inner, tall, fastest = width - 54, height - 60, max(float(str(r["speedup"])) for r in rows.values())
+        lost = {n: max(0.0, float(str(rows["float"]["score"])) - float(str(r["score"]))) for n, r in rows.items()}
+        worst = 6.0
+        parts.append(f'<text x="{x0}" y="{y0 - 8}" font-weight="bold">{name}</text>')
+        parts.append(f'<path class="a" fill="none" d="M{x0} {y0}V{y0 + tall}H{x0 + inner}"/>')
+        for value in range(int(fastest * 1.1) + 1):
+            x = x0 + inner * value / (fastest * 1.1)
+            parts.append(f'<text x="{x:.0f}" y="{y0 + tall + 12}" text-anchor="middle">{value} ×</text>')
+        for value in (0, 2, 4, 6):
+            y = y0 + tall * value / worst
+            label = f"−{value}" if value else "0"
+            parts.append(f'<text x="{x0 - 4}" y="{y + 3:.0f}" text-anchor="end">{label}{"+" * (value == 6)}</text>')
+        for tool, row in rows.items():
+            x = x0 + inner * float(str(row["speedup"])) / (fastest * 1.1)
+            y = y0 + tall * min(lost[tool], worst) / worst
+            mine = tool.startswith("onnxcomp")
+            fill = "#0a7d4b" if mine else "none"
+            parts.append(
+                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{fill}" stroke="{"#0a7d4b" if mine else "#c2410c"}"/>'
+            )
+            parts.append(
+                f'<text x="{x:.1f}" y="{y - 6:.1f}" font-size="8" text-anchor="middle">{tool.split(" ")[-1]}</text>'
+            )
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def main() -> None:
+    if len(sys.argv) < 4:
+        sys.exit("usage: quantization.py SCRATCH MODELS ZOO [TASK ...]")
+    scratch, sources = Path(sys.argv[1]).absolute(), Sources(Path(sys.argv[2]), Path(sys.argv[3]))
+    chosen = sys.argv[4:] or list(TASKS)
+    path = RESULTS / "quantization.json"
+    results: dict[str, dict[str, Row]] = dict(json.loads(path.read_text())["tasks"]) if path.exists() else {}
+    for name in chosen:
+        (scratch / name).mkdir(parents=True, exist_ok=True)
+        results[name] = compared(TASKS[name], sources, scratch)
+        metrics = {n: TASKS[n].metric for n in results}
+        write("quantization", {"tasks": results, "metrics": metrics, "peers": PACKAGES, "threads": 1})
+        ordered = {n: results[n] for n in TASKS if n in results}
+        (RESULTS / "quantization.svg").write_text(picture(ordered), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
