@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -53,12 +55,30 @@ def check_batches(
             answers = session.run(doubled, names)
     except OnnxcompError as error:
         return f"it fails at twice the batch, where the original does not: {error.message}"
-    for name, y, z in zip(names, reference, answers, strict=True):
+    cosines = _cosines(names, reference, answers)
+    if min(cosines, default=1.0) >= min_cosine:
+        return None
+    # One feed may be further off than the feeds are on average: then it is so at its own batch too.
+    with open_session(before, config) as original, open_session(after, config) as candidate:
+        alone = _cosines(names, original.run(feed), candidate.run(feed, names))
+    for name, twice, once in zip(names, cosines, alone, strict=True):
+        if twice < min(min_cosine, once - SAME):
+            return f"output {name} has cosine {twice:.4f} to the original at twice the batch"
+    return None
+
+
+SAME = 1e-3
+"""Difference of two cosines that counts as none."""
+
+
+def _cosines(names: Sequence[str], wanted: Sequence[np.ndarray], given: Sequence[np.ndarray]) -> list[float]:
+    """Of each output."""
+    result = []
+    for name, y, z in zip(names, wanted, given, strict=True):
         comparison = Comparison(name)
         comparison.add(y, z)
-        if comparison.result().cosine < min_cosine:
-            return f"output {name} has cosine {comparison.result().cosine:.4f} to the original at twice the batch"
-    return None
+        result.append(comparison.result().cosine)
+    return result
 
 
 def doubled_batch(feed: Feed, sign: Signature) -> Feed | None:
