@@ -62,6 +62,7 @@ class QuantPlan(Plan):
         operators: Whether the result may hold operators of ONNX Runtime's own, which tie the file to it.
         tensors: Every activation and weight that an INT8 node may read or write, by name. A weight that is read along
             two different axes has one entry for each, named `weight@axis`.
+        tables: Nodes that read rows of an embedding table, which becomes int8 with a scale for each row.
         padded: Convolution → input channels that it gets, the new ones zero, because the fast kernel wants so many.
         smoothing: Activation → the factors that its channels hand to the weights (SmoothQuant), and `smoothed`: node →
             the activation that it reads; the plan is of the model in which that is done.
@@ -76,6 +77,7 @@ class QuantPlan(Plan):
     operators: Literal["onnx", "onnxruntime"] = "onnx"
     nodes: dict[str, NodeDecision]
     tensors: dict[str, QParams]
+    tables: tuple[str, ...] = ()
     padded: dict[str, int] = Field(default_factory=dict)
     smoothing: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     smoothed: dict[str, str] = Field(default_factory=dict)
@@ -85,7 +87,7 @@ class QuantPlan(Plan):
     sensitivity: dict[str, float] = Field(default_factory=dict)
 
     def changes(self) -> frozenset[str]:
-        return self.quantized()
+        return self.quantized() | frozenset(self.tables)
 
     def left_alone(self) -> tuple[Skip, ...]:
         decided = (

@@ -33,6 +33,7 @@ from onnxcomp.passes.quantize.ranges import FIXED_RANGES, METHODS, Method
 from onnxcomp.passes.quantize.relax import relaxed
 from onnxcomp.passes.quantize.sites import Site, find_sites
 from onnxcomp.passes.quantize.smooth import Factors, channel_sizes, factors, smoothable, smoothed
+from onnxcomp.passes.quantize.tables import find_tables
 from onnxcomp.passes.quantize.through import seen_through
 from onnxcomp.passes.quantize.write import write_qdq
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
@@ -163,6 +164,7 @@ class Quantize:
             operators="onnx" if ctx.portable else "onnxruntime",
             nodes=nodes,
             tensors=tensors,
+            tables=find_tables(model, ctx.only, ctx.exclude),
             smoothing=smoothing.factors,
             smoothed=smoothing.readers,
             padded={name: channels for name, channels in padded.items() if channels},
@@ -187,6 +189,8 @@ class Quantize:
             sentences.append(f"operators of ONNX Runtime's own, which tie the file to it (--portable: none): {named}")
         if plan.smoothing:
             sentences.append(f"smoothed activations of products with matrices: {len(plan.smoothing)}")
+        if plan.tables:
+            sentences.append(f"embedding tables read as int8 rows, with a scale for each: {len(plan.tables)}")
         if plan.padded:
             sentences.append(f"convolutions with input channels padded for the fast kernel: {len(plan.padded)}")
         return Proof(passed=bool(integer), sentences=tuple(sentences), audit=found, unfused=left)

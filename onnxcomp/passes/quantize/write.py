@@ -14,6 +14,7 @@ from onnxcomp.passes.quantize.forms import FORMS
 from onnxcomp.passes.quantize.placement import quantized_values, settle
 from onnxcomp.passes.quantize.plan import QParams, QuantPlan
 from onnxcomp.passes.quantize.sites import Site, find_sites
+from onnxcomp.passes.quantize.tables import write_tables
 from onnxcomp.report.text import printable
 
 ZERO_POINT_TYPES = {"uint8": np.uint8, "int8": np.int8}
@@ -40,6 +41,7 @@ def write_qdq(model: ir.Model, plan: QuantPlan) -> ir.Model:
     for site in chosen:
         if site.node.op_type in FORMS:
             FORMS[site.node.op_type](writer, site.node)
+    write_tables(result, plan.tables)
     writer.finish()
     return result
 
