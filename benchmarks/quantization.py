@@ -12,10 +12,8 @@ the same samples; the interval is that of the paired difference to the float mod
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-import time
 import venv
 from pathlib import Path
 
@@ -66,18 +64,11 @@ def made(command: list[str], output: Path) -> Row:
     note = output.with_suffix(".json")
     if note.exists():
         return dict(json.loads(note.read_text()))
-    start = time.monotonic()
     log = output.with_suffix(".log")
-    with log.open("w") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
-        while True:
-            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if pid:
-                break
-            if time.monotonic() - start > TIMEOUT:
-                process.kill()
-            time.sleep(0.05)
-    row: Row = {"seconds": round(time.monotonic() - start, 1), "peak_mb": usage.ru_maxrss // 1024}
+    measure = [sys.executable, str(HERE / "peers" / "measure.py"), str(note), str(log), str(TIMEOUT)]
+    subprocess.run([*measure, *command], check=True)
+    row: Row = dict(json.loads(note.read_text()))
+    status = row.pop("status")
     if status or not output.exists():
         lines = log.read_text(errors="replace").strip().splitlines()
         row["failed"] = lines[-1][:160] if lines else f"status {status}"
