@@ -52,12 +52,19 @@ def channel_sizes(
     result: dict[str, np.ndarray] = {}
     fed = {v.name for v in model.graph.inputs}
     inner = [n for n in names if n not in fed]
-    with open_session(giving(model, inner), config) as session:
-        for feed in reader:
-            given = dict(zip(inner, session.run(feed, inner), strict=True)) | {n: feed[n] for n in names if n in fed}
-            for name, array in given.items():
-                size = np.abs(array).reshape(-1, array.shape[-1]).max(axis=0, initial=0.0).astype(np.float64)
-                result[name] = np.maximum(result[name], size) if name in result else size
+
+    def add(name: str, array: np.ndarray) -> None:
+        size = np.abs(array).reshape(-1, array.shape[-1]).max(axis=0, initial=0.0).astype(np.float64)
+        result[name] = np.maximum(result[name], size) if name in result else size
+
+    for feed in reader:
+        for name in fed.intersection(names):
+            add(name or "", feed[name or ""])
+    if inner:
+        with open_session(giving(model, inner), config) as session:
+            for feed in reader:
+                for name, array in zip(inner, session.run(feed, inner), strict=True):
+                    add(name, array)
     return result
 
 

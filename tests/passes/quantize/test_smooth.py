@@ -119,3 +119,12 @@ def test_a_product_with_a_bias_is_one_operator_of_onnx_runtime_unless_the_file_m
     for feed in items:
         a, b = run(model, feed)[0].ravel(), run(after, feed)[0].ravel()
         assert 0.99 < a @ b / np.linalg.norm(a) / np.linalg.norm(b) < 1
+
+
+def test_a_product_right_at_an_input_of_the_model_is_smoothed_too():
+    weight = (np.random.default_rng(5).standard_normal((16, 8)) / OUTLIERS[:, None]).astype(np.float32)
+    model = graph("g (float[N,16] x, float[16,8] w) => (float[N,8] y) { y = MatMul(x, w) }", w=weight)
+    items = [{"x": f["x"] * OUTLIERS} for f in feeds(model, 12, batch=2)]
+    smooth, plain = (quantized(model, items, smooth=s) for s in (0.7, "none"))
+    assert set(smooth.plan.smoothing) == {"x"}
+    assert 1 - smooth.cosine() < 0.5 * (1 - plain.cosine())
