@@ -333,7 +333,7 @@ TASKS = {
         ),
         Task(
             "silero_vad",
-            "1 − |Δ probability| against float, 600 chunks",
+            "speech probability, 1 − mean difference to float, 600 chunks",
             _vad,
             _speech,
             _same_probability,
