@@ -150,9 +150,12 @@ def _proved(step: Pass[Any], start: ir.Model, plan: Any, bench: Workbench) -> tu
         if step.name in CHANNELS:  # what was left for their sake can be folded now
             candidate = bench.rewritten(candidate)
         judgement = bench.judge.judge(candidate)
-        wanted = EXACT_COSINE if step.name in EXACT else batch_cosine(judgement.error)
-        complaint = check_structure(bench.loaded.model, candidate, same_shapes=not bench.options.fix_shape)
-        complaint = complaint or check_batches(bench.loaded.model, candidate, bench.feed, bench.context.session, wanted)
+        exact, original = step.name in EXACT, bench.loaded.model
+        wanted = EXACT_COSINE if exact else batch_cosine(judgement.error)
+        complaint = check_structure(original, candidate, same_shapes=not bench.options.fix_shape)
+        complaint = complaint or check_batches(
+            original, candidate, bench.feed, bench.context.session, wanted, exact=exact
+        )
     except ModelError as error:
         complaint = error.message
     if complaint is not None:

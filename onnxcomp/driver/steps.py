@@ -150,7 +150,7 @@ def _attempt(
         return refused(why, _fidelity_evidence(step, model, bench, judgement), **found)
     # A rewrite must equal what it rewrote, which earlier steps may have moved away from the original.
     reference, wanted = (model, EXACT_COSINE) if exact else (bench.loaded.model, batch_cosine(judgement.error))
-    batches = check_batches(reference, candidate, bench.feed, bench.context.session, wanted)
+    batches = check_batches(reference, candidate, bench.feed, bench.context.session, wanted, exact=exact)
     if batches is not None:
         return refused(batches, Evidence("proof"), **found)
     timing = versus(bench, model, candidate, STEP_SECONDS)

@@ -21,7 +21,7 @@ class Target:
             must not be large together. Depthwise kernels multiply in wider integers and are free of it.
         channel_multiple: Channel counts that the fast kernels want.
         conv_inputs, conv_outputs: Multiples of input and output channels with which the fast integer convolution runs
-            (`MlasConvSym`, mlas/lib/convsym.cpp), and fewest outputs; measured worth padding zeros for on x86.
+            (`MlasConvSym`, mlas/lib/convsym.cpp); on x86 it was measured to be worth zeros.
         note: What a user should know; shown in the report.
     """
 

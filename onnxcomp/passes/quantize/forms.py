@@ -80,7 +80,7 @@ FORMS: dict[str, Form] = {"HardSigmoid": _hard_sigmoid, "HardSwish": _hard_swish
 
 
 def _shifted_and_clipped(store: Store, node: ir.Node, shift: float, high: float) -> list[ir.Node]:
-    """x + shift, clipped to [0, high]; nothing is added where the shift is zero."""
+    """x + shift, clipped to [0, high]."""
     source = node.inputs[0]
     low, top = (store.parameter("bound", np.asarray(b, np.float32)) for b in (0.0, high))
     add = ir.node("Add", [source, store.number(node, shift)], name=node.name)

@@ -65,7 +65,7 @@ class QuantPlan(Plan):
         tables: Nodes that read rows of an embedding table, which becomes int8 with a scale for each row.
         padded: Convolution → input channels that it gets, the new ones zero, because the fast kernel wants so many.
         smoothing: Activation → the factors that its channels hand to the weights (SmoothQuant), and `smoothed`: node →
-            the activation that it reads; the plan is of the model in which that is done.
+            the activation that it reads; the plan is of the model in which that is done. `smoothing_choice` says why.
         ties: Tensor → the tensor whose parameters it shares, because the operator between them only moves values.
         islands: The INT8 regions as first placed; the ones with little work for their borders go first when latency
             fails.
@@ -81,6 +81,7 @@ class QuantPlan(Plan):
     padded: dict[str, int] = Field(default_factory=dict)
     smoothing: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     smoothed: dict[str, str] = Field(default_factory=dict)
+    smoothing_choice: str = ""
     ties: dict[str, str] = Field(default_factory=dict)
     islands: tuple[Island, ...] = ()
     alternatives: dict[str, dict[str, QParams]] = Field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Annotated, Literal
@@ -12,19 +12,17 @@ import numpy as np
 import onnx_ir as ir
 from pydantic import Field
 
-from onnxcomp import __version__
 from onnxcomp.calibration.readers import Reader
 from onnxcomp.calibration.stream import Observed, observe
 from onnxcomp.errors import UsageError
 from onnxcomp.evaluate.sensitivity import Sensitivity
 from onnxcomp.model.cost import cost
-from onnxcomp.model.fingerprint import structure_sha256
 from onnxcomp.model.normalize import clone
 from onnxcomp.model.shapes import bind
 from onnxcomp.ops.attributes import constant
 from onnxcomp.ops.kernels import QUANTIZATION_OPERATORS, Role, is_depthwise, padded_inputs
 from onnxcomp.ops.macs import static_shape
-from onnxcomp.passes.base import CALIBRATION_HINT, Context, Evidence, Plan, Proof
+from onnxcomp.passes.base import CALIBRATION_HINT, Context, Evidence, Proof, header
 from onnxcomp.passes.quantize import affine
 from onnxcomp.passes.quantize.audit import audit, unfused
 from onnxcomp.passes.quantize.placement import islands, quantized_values, settle, ties
@@ -87,26 +85,25 @@ class Quantize:
             UsageError: No calibration feeds.
             DataError: The calibration set is empty or can't be read.
         """
-        header = _header(self.name, model, ctx)
         present = sorted({n.op_type for n in model.graph.all_nodes() if n.op_type in QUANTIZATION_OPERATORS})
         if present:
             sentence = f"the model holds {', '.join(present[:4])} already"
             skip = Skip(node="", op_type=present[0], code=Reason.ALREADY_QUANTIZED, sentence=sentence)
-            return _plan(header, (skip,))
+            return _plan(header(self.name, model, ctx, (skip,)))
         opset = model.opset_imports.get("", 0)
         if opset < FIRST_OPSET:
             sentence = (
                 f"scales for each channel need opset {FIRST_OPSET}; the model has {opset} and could not be lifted"
             )
-            return _plan(header, (Skip(node="", op_type="", code=Reason.OPSET, sentence=sentence),))
+            skip = Skip(node="", op_type="", code=Reason.OPSET, sentence=sentence)
+            return _plan(header(self.name, model, ctx, (skip,)))
         sites, skips = find_sites(model, ctx.only, ctx.exclude)
         settled = settle(sites)
         if not any(s.kernel.role is Role.WEIGHTED for s in settled):
-            return _plan(header, skips)
+            return _plan(header(self.name, model, ctx, skips))
         if ctx.calibration is None:
             raise UsageError("static INT8 needs calibration data", hint=CALIBRATION_HINT)
-        smoothing = self._smoothing(model, settled, ctx)
-        return self._plan_smoothed(model, smoothing, ctx, header)
+        return self._plan_smoothed(model, self._smoothing(model, settled, ctx), ctx)
 
     def _smoothing(self, model: ir.Model, settled: Sequence[Site], ctx: Context) -> Smoothing:
         """Factors for the activations of products with matrices; none where they don't lower the error."""
@@ -120,22 +117,27 @@ class Quantize:
         alphas = (self.config.smooth,) if isinstance(self.config.smooth, float) else ALPHAS
         found = [Smoothing(factors(groups, sizes, alpha), readers) for alpha in alphas]
         if asked or held is None:
-            return found[len(found) // 2]
+            chosen = alphas[len(found) // 2]
+            told = "" if asked else ", the middle one, because there are too few feeds to choose by"
+            return replace(found[len(found) // 2], choice=f"α = {chosen:g}{told}")
         judge = Sensitivity(model, held, ctx.session, HELD)
         part = replace(ctx, calibration=learn)
-        errors: dict[int, float] = {}
-        for i, candidate in enumerate([Smoothing(), *found]):
-            ctx.progress("choosing how to smooth", i, 1 + len(found))
-            plan = self._plan_smoothed(model, candidate, part, _header(self.name, model, ctx))
-            errors[i] = judge.error(self.apply(model, plan, part))
-        best = min(errors, key=errors.__getitem__)
-        return [Smoothing(), *found][best]
+        candidates = [Smoothing(), *found]
+        errors: list[float] = []
+        for i, candidate in enumerate(candidates):
+            ctx.progress("choosing how to smooth", i, len(candidates))
+            errors.append(judge.error(self.apply(model, self._plan_smoothed(model, candidate, part), part)))
+        best = int(np.argmin(errors))
+        if best == 0:
+            return Smoothing(choice=f"none: no α lowers the error of the outputs, {errors[0]:.2g}")
+        told = f"error of the outputs {errors[best]:.2g}, without smoothing {errors[0]:.2g}"
+        return replace(candidates[best], choice=f"α = {alphas[best - 1]:g}: {told}")
 
-    def _plan_smoothed(self, model: ir.Model, smoothing: Smoothing, ctx: Context, header: Plan) -> QuantPlan:
+    def _plan_smoothed(self, original: ir.Model, smoothing: Smoothing, ctx: Context) -> QuantPlan:
         """The plan for a model whose activations are smoothed."""
         assert ctx.calibration is not None
-        own = {node.name for node in model.graph}
-        model = smoothed(model, smoothing.factors, smoothing.readers)
+        own = {node.name for node in original.graph}
+        model = smoothed(original, smoothing.factors, smoothing.readers)
         sites, skips = find_sites(model, ctx.only, ctx.exclude)
         settled = settle(sites)
         tied = ties(settled)
@@ -159,14 +161,14 @@ class Quantize:
         regions = islands(settled, macs, _elements(bound))
         padded = {s.name: padded_inputs(s.node, ctx.target.conv_inputs, ctx.target.conv_outputs) for s in settled}
         return _plan(
-            header,
-            skips,
+            header(self.name, original, ctx, skips),
             operators="onnx" if ctx.portable else "onnxruntime",
             nodes=nodes,
             tensors=tensors,
             tables=find_tables(model, ctx.only, ctx.exclude),
             smoothing=smoothing.factors,
             smoothed=smoothing.readers,
+            smoothing_choice=smoothing.choice,
             padded={name: channels for name, channels in padded.items() if channels},
             ties=tied,
             islands=regions,
@@ -187,8 +189,9 @@ class Quantize:
         if own:
             named = ", ".join(f"{count} {op_type}" for op_type, count in own.most_common())
             sentences.append(f"operators of ONNX Runtime's own, which tie the file to it (--portable: none): {named}")
-        if plan.smoothing:
-            sentences.append(f"smoothed activations of products with matrices: {len(plan.smoothing)}")
+        if plan.smoothing_choice:
+            count = len(plan.smoothing)
+            sentences.append(f"smoothed activations of products with matrices: {count} ({plan.smoothing_choice})")
         if plan.tables:
             sentences.append(f"embedding tables read as int8 rows, with a scale for each: {len(plan.tables)}")
         if plan.padded:
@@ -202,10 +205,11 @@ class Quantize:
 
 @dataclass(frozen=True)
 class Smoothing:
-    """Factors by activation, and the activation that each node reads."""
+    """Factors by activation, the activation that each node reads, and why these were chosen."""
 
     factors: Factors = field(default_factory=dict)
     readers: dict[str, str] = field(default_factory=dict)
+    choice: str = ""
 
 
 def _chosen_by(reader: Reader) -> tuple[Reader, Reader | None]:
@@ -217,28 +221,24 @@ def _chosen_by(reader: Reader) -> tuple[Reader, Reader | None]:
     return reader.part(0, min(count - held, LEARNED)), reader.part(count - held, count)
 
 
-def _header(name: str, model: ir.Model, ctx: Context) -> Plan:
-    return Plan(pass_name=name, version=__version__, source_sha256=structure_sha256(model), target=ctx.target.name)
-
-
 def _activations(
     sites: Sequence[Site], seen: dict[str, Observed], tied: dict[str, str], method: Method
 ) -> dict[str, QParams]:
     values = quantized_values(sites)[0]
     clips = {v.name: s.clip for s in sites for v in s.outputs if s.clip is not None}
     fixed = {n: FIXED_RANGES[p.op_type] for n, v in values.items() if (p := v.producer()) and p.op_type in FIXED_RANGES}
-    result = {}
+    heads, result = set(tied.values()), {}
     # A tensor may be in use whose head is not: then the two still share the head's range.
     for name in {tied.get(name, name): None for name in values}:
-        through = seen_through(values[name]) if name in values and name not in tied.values() else None
+        through = seen_through(values[name]) if name in values and name not in heads else None
         low, high = fixed.get(name) or METHODS[method](seen[name], through)
         params = affine.from_range(low, high, clips.get(name))
         result[name] = QParams(dtype="uint8", scale=(params.scale,), zero_point=params.zero_point)
     return result
 
 
-def _plan(header: Plan, skips: Sequence[Skip], **rest: object) -> QuantPlan:
-    return QuantPlan.model_validate({"nodes": {}, "tensors": {}} | header.model_dump() | {"skips": tuple(skips)} | rest)
+def _plan(head: Mapping[str, object], **rest: object) -> QuantPlan:
+    return QuantPlan.model_validate({"nodes": {}, "tensors": {}} | dict(head) | rest)
 
 
 def _elements(model: ir.Model) -> dict[str, int]:

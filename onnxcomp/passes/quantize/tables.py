@@ -36,19 +36,14 @@ def write_tables(model: ir.Model, names: Sequence[str]) -> None:
         if table.name not in stored:
             stored[table.name or ""] = _rows(graph, table)
         rows, scales = stored[table.name or ""]
-        output = node.outputs[0]
         integers = ir.node("Gather", [rows, indices], name=f"{node.name}.rows")
         factors = ir.node("Gather", [scales, indices], name=f"{node.name}.scales")
         cast = ir.node("Cast", [integers.outputs[0]], {"to": int(ir.DataType.FLOAT)}, name=f"{node.name}.cast")
         product = ir.node("Mul", [cast.outputs[0], factors.outputs[0]], name=node.name)
-        for made in (integers, factors, cast):
-            made.outputs[0].name = f"{made.name}.result"
-        result, name = product.outputs[0], output.name
-        result.dtype, result.shape = ir.DataType.FLOAT, output.shape
-        graph.insert_before(node, [integers, factors, cast, product])
-        ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
-        graph.remove(node, safe=True)
-        result.name = name
+        for inner in (integers, factors, cast):
+            inner.outputs[0].name = f"{inner.name}.result"
+        made = [integers, factors, cast, product]
+        ir.convenience.replace_nodes_and_values(graph, node, [node], made, node.outputs, product.outputs)
 
 
 def _reads_rows(node: ir.Node) -> bool:

@@ -181,13 +181,8 @@ class _Writer:
         node = ir.node(
             "MatMulIntegerToFloat", [*inputs, weight.inputs[2], floats], domain="com.microsoft", name=site.name
         )
-        (add,), old = site.absorbed, site.outputs[0]
-        result, name = node.outputs[0], old.name
-        result.dtype, result.shape = ir.DataType.FLOAT, old.shape
-        self._graph.insert_before(site.node, [node])
-        ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
-        self._graph.remove([add, site.node], safe=True)
-        result.name = name
+        replaced = [*site.absorbed, site.node]
+        ir.convenience.replace_nodes_and_values(self._graph, site.node, replaced, [node], site.outputs, node.outputs)
         self._model.opset_imports.setdefault("com.microsoft", 1)
 
     def _scalar(self, site: Site, value: ir.Value) -> ir.Value:

@@ -86,7 +86,7 @@ def fold_affine(model: ir.Model, scope: Scope) -> Iterator[Finding]:
     Only for BatchNormalization does it say why one stays: a Mul or Add is rarely meant as a scale.
     """
     for follower in tuple(model.graph):
-        if not (follower.op_type in _ELEMENTWISE or follower.op_type == NORM) or not is_standard(follower):
+        if not (follower.op_type in ELEMENTWISE or follower.op_type == NORM) or not is_standard(follower):
             continue
         if follower.name in scope.excluded:
             continue
@@ -131,7 +131,7 @@ def _fold(node: ir.Node, follower: ir.Node, scope: Scope) -> None:
         raise CannotFold(Reason.NOT_FLOAT32, f"the weights of {node.name} are {weight.dtype}, which would round")
     product = FOLDS_INTO[node.op_type](node, weight)
     affine = _affine(follower, node.outputs[0], product.channels, weight.ndim)
-    bias = np.zeros(product.channels) if bias_array is None else _per_channel(bias_array, product.channels, 2)
+    bias = np.zeros(product.channels) if bias_array is None else per_channel(bias_array, product.channels, 2)
     if bias is None:  # that of a Gemm may differ from row to row
         raise CannotFold(Reason.UNSUPPORTED_FORM, f"the bias of {node.name} is not one number for each channel")
     scales = not (affine.scale == 1.0).all()
@@ -171,10 +171,10 @@ def _affine(node: ir.Node, source: ir.Value, channels: int, rank: int) -> Affine
         return _batch_norm(node, channels)
     position = 0 if node.inputs[0] is source else 1
     other = constant(node.inputs[1 - position])
-    vector = None if other is None else _per_channel(other.astype(np.float64), channels, rank)
+    vector = None if other is None else per_channel(other.astype(np.float64), channels, rank)
     if vector is None or (node.op_type in ("Sub", "Div") and position == 1):
         raise CannotFold(Reason.UNSUPPORTED_FORM, "it is not one constant for each channel")
-    return _finite(_ELEMENTWISE[node.op_type](vector))
+    return _finite(ELEMENTWISE[node.op_type](vector))
 
 
 def _batch_norm(node: ir.Node, channels: int) -> Affine:
@@ -198,14 +198,18 @@ def _finite(affine: Affine) -> Affine:
     return affine
 
 
-def _per_channel(array: Array, channels: int, rank: int) -> Array | None:
-    """`array` as one value for each channel, if it broadcasts that way over [N, C, …] ([N, C] for a matrix product)."""
+def per_channel(array: Array, channels: int, rank: int, axis: int = 1) -> Array | None:
+    """`array` as one value for each channel, if it broadcasts that way over [N, C, …] ([N, C] for a matrix product).
+
+    Args:
+        rank: Of the tensor with the channels; `axis`: where they are.
+    """
     shape = (1,) * (rank - array.ndim) + array.shape
     if len(shape) != rank or array.size not in (1, channels):
         return None
     if array.size == 1:
         return np.full(channels, array.reshape(()))
-    return array.reshape(-1) if shape[1] == channels else None
+    return array.reshape(-1) if shape[axis] == channels else None
 
 
 def _divided(v: Array) -> Affine:
@@ -213,9 +217,10 @@ def _divided(v: Array) -> Affine:
         return Affine(1.0 / v, np.zeros_like(v))
 
 
-_ELEMENTWISE: dict[str, Callable[[Array], Affine]] = {
+ELEMENTWISE: dict[str, Callable[[Array], Affine]] = {
     "Mul": lambda v: Affine(v, np.zeros_like(v)),
     "Div": _divided,
     "Add": lambda v: Affine(np.ones_like(v), v),
     "Sub": lambda v: Affine(np.ones_like(v), -v),
 }
+"""What a node with one constant operand does: constant → y = scale·x + shift."""

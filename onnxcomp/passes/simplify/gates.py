@@ -26,7 +26,9 @@ def find_gates(model: ir.Model, scope: Scope) -> Iterator[Finding]:
             continue
         bounds = activation_bounds(clip)
         add = clip.inputs[0].producer() if clip.inputs[0] is not None else None
-        if bounds is None or bounds[0] != 0.0 or add is None or not _is(add, "Add") or add.graph is not clip.graph:
+        if bounds is None or bounds[0] != 0.0 or not 0.0 < bounds[1] < float("inf"):
+            continue
+        if add is None or not _is(add, "Add") or add.graph is not clip.graph:
             continue
         offset = _scalar_operand(add)
         if offset is None or only_user(add.outputs[0]) is not clip:
@@ -48,16 +50,9 @@ def _write(
     graph = clip.graph
     assert isinstance(graph, ir.Graph)
     gate = ir.node("HardSigmoid", [source], {"alpha": factor, "beta": shift * factor}, name=add.name)
-    output = gate.outputs[0]
-    output.dtype, output.shape = ir.DataType.FLOAT, clip.outputs[0].shape
-    graph.insert_before(clip, [gate])
     if scale:
         bypass(scale[0], _multiplied(scale[0]))
-    name = clip.outputs[0].name
-    clip.outputs[0].replace_all_uses_with(output, replace_graph_outputs=True)
-    graph.remove(clip, safe=True)
-    graph.remove(add, safe=True)
-    output.name = name
+    ir.convenience.replace_nodes_and_values(graph, clip, [clip, add], [gate], clip.outputs, gate.outputs)
 
 
 def _scale_behind(clip: ir.Node, source: ir.Value, factor: float) -> tuple[ir.Node, ...] | None:

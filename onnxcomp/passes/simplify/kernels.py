@@ -29,12 +29,7 @@ def pool_means(model: ir.Model, scope: Scope) -> Iterator[Finding]:
             pool.outputs[0].dtype = source.dtype
             assert source.shape is not None
             pool.outputs[0].shape = ir.Shape([*source.shape[:2], *(1,) * (rank - 2)])
-        graph.insert_before(node, made)
-        last, name = made[-1].outputs[0], output.name
-        last.dtype, last.shape = source.dtype, output.shape
-        output.replace_all_uses_with(last, replace_graph_outputs=True)
-        graph.remove(node, safe=True)
-        last.name = name
+        ir.convenience.replace_nodes_and_values(graph, node, [node], made, [output], made[-1].outputs)
         yield edit(pool, "written as pooling", "a mean over all positions is a global average pool")
 
 

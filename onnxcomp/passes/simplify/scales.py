@@ -21,6 +21,7 @@ from onnxcomp.ops.attributes import (
     new_initializer,
     string_attribute,
 )
+from onnxcomp.passes.simplify.affine import ELEMENTWISE, Affine, per_channel
 from onnxcomp.passes.simplify.edits import Finding, Scope, bypass, can_bypass, edit, only_user
 
 Array = np.ndarray[Any, Any]
@@ -32,7 +33,7 @@ class Reader:
 
     Args:
         view: Shape in which the weight is seen, and `along`: in which a vector of input channels multiplies it there.
-        channels: Input channels; `rank`: of the input.
+        channels: Input channels, on the axis `axis` of the input.
         summed: Axes of `view` over which a shift is summed, with the groups and outputs left; None if it can't fold.
     """
 
@@ -41,7 +42,7 @@ class Reader:
     view: tuple[int, ...]
     along: tuple[int, ...]
     channels: int
-    rank: int
+    axis: int
     summed: tuple[int, ...] | None
 
 
@@ -56,7 +57,7 @@ def _conv(node: ir.Node, weight: Array) -> Reader:
     )
     summed = None if padded else tuple(range(2, len(view)))
     channels = groups * weight.shape[1]
-    return Reader(node, weight, view, (groups, 1, weight.shape[1], *(1,) * len(taps)), channels, weight.ndim, summed)
+    return Reader(node, weight, view, (groups, 1, weight.shape[1], *(1,) * len(taps)), channels, 1, summed)
 
 
 def _gemm(node: ir.Node, weight: Array) -> Reader:
@@ -64,12 +65,12 @@ def _gemm(node: ir.Node, weight: Array) -> Reader:
     transposed = int_attribute(node, "transB", 0)
     plain = all(n not in node.attributes or node.attributes[n].as_float() == 1.0 for n in ("alpha", "beta"))
     along = (1, -1) if transposed else (-1, 1)
-    return Reader(node, weight, weight.shape, along, weight.shape[transposed], 2, (transposed,) if plain else None)
+    return Reader(node, weight, weight.shape, along, weight.shape[transposed], 1, (transposed,) if plain else None)
 
 
 def _matmul(node: ir.Node, weight: Array) -> Reader:
     """w: [in, out]; there is no place for a bias"""
-    return Reader(node, weight, weight.shape, (-1, 1), weight.shape[0], 0, None)
+    return Reader(node, weight, weight.shape, (-1, 1), weight.shape[0], -1, None)
 
 
 FOLDS_INTO: dict[str, Callable[[ir.Node, Array], Reader]] = {"Conv": _conv, "Gemm": _gemm, "MatMul": _matmul}
@@ -79,23 +80,31 @@ FOLDS_INTO: dict[str, Callable[[ir.Node, Array], Reader]] = {"Conv": _conv, "Gem
 def fold_scales(model: ir.Model, scope: Scope) -> Iterator[Finding]:
     """Folds Mul, Div, Add and Sub by constants into the weights of everything that reads them, in place."""
     for node in tuple(model.graph):
-        if node.op_type not in _MAPS or not is_standard(node) or node.name in scope.excluded or node.graph is None:
+        if (
+            node.op_type not in ELEMENTWISE
+            or not is_standard(node)
+            or node.name in scope.excluded
+            or node.graph is None
+        ):
             continue
         source = _computed(node)
         if source is None or not can_bypass(node, source) or _ends_gelu(source):
             continue
         shift_node = _shift_behind(node, scope) if node.op_type in ("Mul", "Div") else None
-        readers = _readers((shift_node or node).outputs[0], scope)
+        readers = _readers((shift_node or node).outputs[0], model.graph, scope)
         vector = None if not readers else _vector(node, readers)
         if vector is None or not np.isfinite(vector).all():
             continue
-        scale, shift = _MAPS[node.op_type](vector)
-        if shift_node is not None and (not scale.all() or not _rescaled(shift_node, scale)):
+        affine = ELEMENTWISE[node.op_type](vector)
+        moved = None if shift_node is None else _moved(shift_node, affine.scale)
+        if (shift_node is not None and moved is None) or not _fold(readers, affine, node, scope):
             continue
-        if _fold(readers, scale, shift, node, scope):
-            names = ", ".join(r.node.name or "" for r in readers)
-            bypass(node, source)
-            yield edit(node, "folded into the weights behind it", f"folded into the weights of {names}")
+        if shift_node is not None and moved is not None:
+            index = 1 if constant(shift_node.inputs[1]) is not None else 0
+            shift_node.replace_input_with(index, new_initializer(model.graph, f"{shift_node.name}.shift", moved))
+        bypass(node, source)
+        names = ", ".join(r.node.name or "" for r in readers)
+        yield edit(node, "folded into the weights behind it", f"folded into the weights of {names}")
 
 
 def _computed(node: ir.Node) -> ir.Value | None:
@@ -130,19 +139,20 @@ def _shift_behind(node: ir.Node, scope: Scope) -> ir.Node | None:
     return user if _computed(user) is node.outputs[0] else None
 
 
-def _readers(value: ir.Value, scope: Scope) -> list[Reader]:
-    """Everything that reads `value`, if all of it has a weight of its own; else nothing."""
+def _readers(value: ir.Value, graph: ir.Graph, scope: Scope) -> list[Reader]:
+    """Everything that reads `value`, if all of it is in `graph` and has a weight of its own; else nothing."""
     result = []
     for use in value.uses():
         node = use.node
         make = FOLDS_INTO.get(node.op_type) if is_standard(node) else None
-        weight = node.inputs[1] if make is not None and len(node.inputs) > 1 else None
+        weight = node.inputs[1] if make is not None and use.idx == 0 and len(node.inputs) > 1 else None
         array = constant(weight)
-        owned = weight is not None and len(weight.uses()) == 1 and not weight.is_graph_output()
-        alike = node.graph is not None and node.name not in scope.excluded and array is not None
-        if make is None or array is None or use.idx or not owned or not alike or array.dtype != np.float32:
+        if make is None or weight is None or array is None or array.dtype != np.float32 or array.ndim < 2:
             return []
-        if array.ndim < 2 or (node.op_type == "MatMul" and array.ndim != 2):
+        shared = len(weight.uses()) > 1 or weight.is_graph_output()
+        if shared or node.graph is not graph or node.name in scope.excluded:
+            return []
+        if node.op_type == "MatMul" and array.ndim != 2:
             return []
         result.append(make(node, array))
     return [] if value.is_graph_output() else result
@@ -152,33 +162,29 @@ def _vector(node: ir.Node, readers: list[Reader]) -> Array | None:
     """The constant operand as one number for each input channel of the readers, float64 [channels]."""
     array, channels = _constant_operand(node).astype(np.float64), readers[0].channels
     source = _computed(node)
-    rank = source.shape.rank() if source is not None and source.shape is not None else None
-    if any(r.channels != channels for r in readers) or rank is None or array.ndim > rank:
+    shape = None if source is None else source.shape
+    if shape is None or any(r.channels != channels for r in readers):
         return None
-    if array.size == 1:
-        return np.full(channels, float(array.reshape(())))
-    shape = (1,) * (rank - array.ndim) + array.shape
-    axes = {rank - 1 if r.node.op_type == "MatMul" else 1 for r in readers}
-    along = axes.pop() if len(axes) == 1 else -1
-    return array.reshape(-1) if array.size == channels and along >= 0 and shape[along] == channels else None
+    axes = {r.axis % shape.rank() for r in readers}
+    # Else the constant would widen a source of one channel, or the readers have their channels in two places.
+    if array.size > 1 and (len(axes) > 1 or shape[min(axes)] != channels):
+        return None
+    return per_channel(array, channels, shape.rank(), min(axes))
 
 
-def _rescaled(shift_node: ir.Node, scale: Array) -> bool:
-    """Makes the shift behind s·x one of x: t becomes t/s. Only for one s and constants of one kind."""
-    graph, array = shift_node.graph, _constant_operand(shift_node)
-    if not (scale == scale[0]).all() or not isinstance(graph, ir.Graph):
-        return False
+def _moved(shift_node: ir.Node, scale: Array) -> Array | None:
+    """The constant of a shift t behind s·x, as one of x: t/s; None unless there is one s for all channels."""
+    array = _constant_operand(shift_node)
+    if not (scale == scale[0]).all():
+        return None
     with np.errstate(all="ignore"):
-        moved = (array.astype(np.float64) / scale[0]).astype(array.dtype)
-    if not np.isfinite(moved).all():
-        return False
-    index = 1 if constant(shift_node.inputs[1]) is not None else 0
-    shift_node.replace_input_with(index, new_initializer(graph, f"{shift_node.name}.shift", moved))
-    return True
+        moved = np.asarray(array.astype(np.float64) / scale[0], array.dtype)
+    return moved if np.isfinite(moved).all() else None
 
 
-def _fold(readers: list[Reader], scale: Array, shift: Array, node: ir.Node, scope: Scope) -> bool:
+def _fold(readers: list[Reader], affine: Affine, node: ir.Node, scope: Scope) -> bool:
     """Writes the new weights and biases; changes nothing where one of them can't be had."""
+    scale, shift = affine.scale, affine.shift
     made: list[tuple[Reader, Array, Array | None]] = []
     for reader in readers:
         seen = reader.weight.astype(np.float64).reshape(reader.view)
@@ -186,19 +192,22 @@ def _fold(readers: list[Reader], scale: Array, shift: Array, node: ir.Node, scop
         bias = None
         if shift.any():
             old = reader.node.inputs[2] if len(reader.node.inputs) > 2 else None
-            known = constant(old)
-            if reader.summed is None or (old is not None and known is None):
+            array = constant(old)
+            if reader.summed is None:
                 return False
             added = (seen * shift.reshape(reader.along)).sum(axis=reader.summed).reshape(-1)
-            if known is not None and known.size not in (1, added.size):
+            known = None if array is None else per_channel(array, added.size, 2)
+            if old is not None and known is None:  # computed, or a Gemm's that differs from row to row
                 return False
             if known is None and added.size * 4 > _constant_operand(node).nbytes + scope.growth:
                 return False
-            bias = added + (0.0 if known is None else known.reshape(-1))
+            bias = added + (0.0 if known is None else known)
         arrays = [weight] if bias is None else [weight, bias]
-        if not all(np.isfinite(a.astype(np.float32)).all() for a in arrays):
+        with np.errstate(over="ignore"):
+            stored = [a.astype(np.float32) for a in arrays]
+        if not all(np.isfinite(a).all() for a in stored):
             return False
-        made.append((reader, weight.astype(np.float32), None if bias is None else bias.astype(np.float32)))
+        made.append((reader, stored[0], None if bias is None else stored[1]))
     for reader, weight, bias in made:
         graph = reader.node.graph
         assert isinstance(graph, ir.Graph)
@@ -208,17 +217,3 @@ def _fold(readers: list[Reader], scale: Array, shift: Array, node: ir.Node, scop
             reader.node.resize_inputs(3)
             reader.node.replace_input_with(2, new_initializer(graph, f"{reader.node.name}.bias", bias))
     return True
-
-
-def _reciprocal(vector: Array) -> tuple[Array, Array]:
-    with np.errstate(all="ignore"):
-        return 1.0 / vector, np.zeros_like(vector)
-
-
-_MAPS: dict[str, Callable[[Array], tuple[Array, Array]]] = {
-    "Mul": lambda v: (v, np.zeros_like(v)),
-    "Div": _reciprocal,
-    "Add": lambda v: (np.ones_like(v), v),
-    "Sub": lambda v: (np.ones_like(v), -v),
-}
-"""Constant operand → (s, t)."""

@@ -15,7 +15,6 @@ from onnxcomp.model import shapes
 from onnxcomp.model.fingerprint import structure_sha256
 from onnxcomp.model.normalize import clone, name_values
 from onnxcomp.model.save import weight_bytes
-from onnxcomp.ops.targets import TARGETS
 from onnxcomp.ops.upgrade import OLDEST_OPSET
 from onnxcomp.passes.base import Context, Evidence, Plan, Proof
 from onnxcomp.passes.selection import unselected
@@ -141,7 +140,7 @@ class Simplify:
             _without(_without(plan, "fold-affine"), "fold-scales", growth=0),
         ):
             result = clone(model)
-            edits, skips = _run(result, attempt)
+            edits, skips = _run(result, attempt, ctx)
             if _bytes(result) <= before + POOLING_BYTES * sum(e.action == "written as pooling" for e in edits):
                 break
         return attempt.model_copy(update={"edits": tuple(edits), "skips": tuple(skips)})
@@ -150,7 +149,7 @@ class Simplify:
         """Runs the plan's rules to a fixed point, on a copy."""
         result = clone(model)
         if plan.rules and model.opset_imports.get("", OLDEST_OPSET) >= OLDEST_OPSET:
-            _run(result, plan)
+            _run(result, plan, ctx)
         return result
 
     def prove(self, before: ir.Model, after: ir.Model, plan: SimplifyPlan, ctx: Context) -> Proof:
@@ -181,10 +180,9 @@ def summary(edits: Iterable[Edit]) -> list[str]:
     return lines
 
 
-def _run(model: ir.Model, plan: SimplifyPlan) -> tuple[list[Edit], list[Skip]]:
+def _run(model: ir.Model, plan: SimplifyPlan, ctx: Context) -> tuple[list[Edit], list[Skip]]:
     """Edits until nothing changes; what the rules refuse in the last round is what they leave."""
-    provider = TARGETS[plan.target].provider
-    scope = Scope(frozenset(plan.excluded), plan.fold_limit, plan.growth, provider)
+    scope = Scope(frozenset(plan.excluded), plan.fold_limit, plan.growth, ctx.target.provider)
     edits: list[Edit] = []
     for _ in range(MAX_ROUNDS):
         skips: list[Skip] = []

@@ -43,8 +43,10 @@ def test_a_gate_alone_is_one_operator_with_and_without_a_factor():
         "a = Add(x, three) c = Clip(a, zero, six) m = Mul(x, c) y = Div(six, m)",
         "a = Add(x, three) c = Clip(a, half, six) y = Div(c, six)",
         "a = Add(x, three) c = Clip(a, zero, six) r = Relu(c) y = Div(r, six)",
+        "a = Add(x, three) c = Clip(a, zero, zero) y = Div(c, six)",
+        "a = Add(x, three) c = Clip(a, zero) y = Div(c, six)",
     ],
-    ids=["another factor", "divided by", "another floor", "something between"],
+    ids=["another factor", "divided by", "another floor", "something between", "nothing left", "no ceiling"],
 )
 def test_what_is_no_gate_stays(body):
     plan, after = simplified(gate(body))

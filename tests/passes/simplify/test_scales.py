@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from graphs import graph
 from simplify_cases import kinds, simplified
@@ -86,3 +87,46 @@ def test_the_half_of_a_gelu_is_left_to_its_fusion():
 def test_excluded_nodes_stay():
     assert kinds(simplified(conv("Mul(x, w_c)"), exclude=("Mul",))[1]) == ["Mul", "Conv"]
     assert kinds(simplified(conv("Mul(x, w_c)"), exclude=("Conv",))[1]) == ["Mul", "Conv"]
+
+
+def test_a_constant_that_widens_its_operand_stays():
+    model = graph(
+        "g (float[N,1,6,6] x, float[5,4,3,3] w, float[4,1,1] w_c) => (float[N,5,4,4] y) "
+        "{ m = Mul(x, w_c) y = Conv(m, w) }"
+    )
+    assert kinds(simplified(model)[1]) == ["Mul", "Conv"]
+
+
+def test_a_bias_of_a_gemm_that_differs_from_row_to_row_takes_no_shift():
+    model = graph(
+        "g (float[5,4] x, float[4,5] w, float[5,1] w_b, float[4] w_c) => (float[5,5] y) "
+        "{ m = Add(x, w_c) y = Gemm(m, w, w_b) }"
+    )
+    assert kinds(simplified(model)[1]) == ["Add", "Gemm"]
+
+
+def test_a_shift_is_left_as_it_was_where_the_factor_can_not_be_folded():
+    huge = np.full((5, 4, 3, 3), 3e38, np.float32)
+    model = graph(
+        "g (float[N,4,6,6] x, float[5,4,3,3] w, float w_c, float w_d) => (float[N,5,a,b] y) "
+        "{ m = Mul(x, w_c) s = Add(m, w_d) y = Conv<pads = [1, 1, 1, 1]>(s, w) }",
+        w=huge,
+        w_c=np.float32(2.0),
+        w_d=np.float32(3e-38),
+    )
+    feed = {"x": np.full((1, 4, 6, 6), 1e-38, np.float32)}
+    assert kinds(simplified(model, feed=feed)[1]) == ["Mul", "Add", "Conv"]
+
+
+def test_readers_inside_a_body_leave_the_constant_where_it_is():
+    model = graph(
+        """g (float[1,4] x, bool c, float[4,5] w, float w_c) => (float[1,5] y) {
+            m = Mul(x, w_c)
+            y = If(c) <
+                then_branch = a () => (float[1,5] t) { t = MatMul(m, w) },
+                else_branch = b () => (float[1,5] e) { e = MatMul(m, w) }
+            >
+        }"""
+    )
+    feed = {"x": np.ones((1, 4), np.float32), "c": np.array(True)}
+    assert kinds(simplified(model, feed=feed)[1]) == ["Mul", "If"]
