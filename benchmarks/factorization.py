@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-from common import assets, write
+from common import assets, spearman, sts_pairs, write
 
 import onnxcomp
 from onnxcomp.calibration.readers import Feed, as_reader
@@ -170,35 +170,17 @@ def vgg() -> None:
 
 def sentences() -> tuple[list[Feed], list[tuple[Feed, Feed]], np.ndarray]:
     """Feeds to calibrate on (the first 400 pairs), pairs to score on (from the 501st on), and their similarity."""
-    from tokenizers import Tokenizer
-
-    folder = assets() / "sts"
-    lines = (folder / "sts-dev.csv").read_text(encoding="utf-8").splitlines()
-    pairs = [line.split("\t") for line in lines]
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_padding()
-
-    def feed(text: str) -> Feed:
-        ids = np.array([tokenizer.encode(text).ids[:128]], np.int64)
-        return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-
+    pairs = sts_pairs()
     scored = pairs[500:]
-    both = [(feed(p[5]), feed(p[6])) for p in scored]
-    return [feed(s) for p in pairs[:400] for s in p[5:7]], both, np.array([float(p[4]) for p in scored])
+    return [f for p in pairs[:400] for f in p[:2]], [p[:2] for p in scored], np.array([p[2] for p in scored])
 
 
-def spearman(model: ir.Model | Path, pairs: list[tuple[Feed, Feed]], wanted: np.ndarray) -> float:
+def similarity(model: ir.Model | Path, pairs: list[tuple[Feed, Feed]], wanted: np.ndarray) -> float:
+    """Spearman of the cosine of both sentences' vectors."""
     with open_session(model, SESSION) as session:
         vectors = [[session.run(feed)[0][0] for feed in pair] for pair in pairs]
     given = np.array([a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in vectors])
-    return round(float(np.corrcoef(ranks(given), ranks(wanted))[0, 1]), 4)
-
-
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Mean rank of equal values."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[place]
+    return round(spearman(given, wanted), 4)
 
 
 def minilm() -> None:
@@ -216,9 +198,9 @@ def minilm() -> None:
         int(np.prod(v.shape.numpy())) for v in model.graph.initializers.values() if v.dtype == ir.DataType.FLOAT
     )
     budget = {"params": round(1 - 0.3 * matrices / total, 4)}
-    found = rows(path, feeds, [budget], lambda m: spearman(m, pairs, wanted))
+    found = rows(path, feeds, [budget], lambda m: similarity(m, pairs, wanted))
     facts = {"parameters of MatMuls": matrices, "parameters": total, "pairs": len(pairs)}
-    write("factorization_minilm", facts | {"float": spearman(path, pairs, wanted), "rows": found})
+    write("factorization_minilm", facts | {"float": similarity(path, pairs, wanted), "rows": found})
 
 
 def latency() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from common import assets, write
+from peers.quantize import ort_static
 from PIL import Image
 
 import onnxcomp
@@ -56,26 +57,6 @@ class Feeds:
         return next(self._next, None)
 
 
-def ort_stock(model: Path, feeds: Feeds, output: Path, reduce_range: bool) -> None:
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    prepared = output.with_suffix(".pre.onnx")
-    quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
-    feeds.rewind()
-    quantize_static(
-        str(prepared),
-        str(output),
-        feeds,
-        quant_format=QuantFormat.QDQ,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        reduce_range=reduce_range,
-        calibrate_method=CalibrationMethod.MinMax,
-    )
-
-
 def logits(model: Path, x: np.ndarray) -> np.ndarray:
     with open_session(model, SessionConfig(threads=2)) as session:
         return np.concatenate([session.run({"input": x[i : i + 4]})[0] for i in range(0, len(x), 4)])
@@ -110,7 +91,8 @@ def main() -> None:
         paths = {"float": source} | {name: Path(scratch) / f"{name}.onnx" for name in names}
         for name, reduce_range in (("ort-minmax", False), ("ort-minmax-reduce-range", True)):
             start = time.monotonic()
-            ort_stock(source, learn, paths[name], reduce_range)
+            learn.rewind()
+            ort_static("MinMax", source, learn, paths[name], reduce_range=reduce_range)
             seconds[name] = time.monotonic() - start
         start = time.monotonic()
         result = onnxcomp.optimize(source, calibration=list(learn), threads=1)

@@ -19,7 +19,6 @@ import json
 import subprocess
 import sys
 import time
-import venv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from common import RESULTS, assets, write
+from common import RESULTS, assets, environment, write
 from pruning_resnet import accuracy, images
 
 from onnxcomp.errors import OnnxcompError
@@ -71,17 +70,6 @@ CUTS = (1.5, 2.1, 2.6)
 RATIOS = tuple(round(0.2 + 0.02 * i, 2) for i in range(35))
 SEARCHED_IMAGES, IMAGES = 64, 1024
 RESNET_INPUT = {"input": (1, 3, 32, 32)}
-
-
-def environment(scratch: Path, peer: str) -> Path:
-    """The Python of a virtual environment that holds the peer."""
-    folder = scratch / peer
-    python = folder / "bin" / "python"
-    if not (folder / "ready").exists():
-        venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES[peer]], check=True)
-        (folder / "ready").touch()
-    return python
 
 
 def version(python: Path, package: str) -> str:
@@ -269,7 +257,7 @@ def main() -> None:
     if len(sys.argv) < 2:
         sys.exit("usage: pruning_peers.py SCRATCH [ZOO]")
     folder, scratch, start = assets(), Path(sys.argv[1]).absolute(), time.monotonic()
-    pythons = {peer: environment(scratch, peer) for peer in PACKAGES}
+    pythons = {peer: environment(scratch / peer, PACKAGES[peer]) for peer in PACKAGES}
     versions = {peer: version(python, peer) for peer, python in pythons.items()}
     versions["torch"] = version(pythons["torch-pruning"], "torch")
     files = scratch / "files"

@@ -14,12 +14,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import numpy as np
-from common import RESULTS, write
-from quantization_tasks import TASKS, Feed, Sources, Task, answers, scores, spearman, write_feeds
+from common import RESULTS, environment, write
+from quantization_tasks import TASKS, Sources, Task, scores, write_feeds
 
 from onnxcomp.driver.jobs import bench
 from onnxcomp.errors import OnnxcompError
@@ -46,17 +45,6 @@ OURS = {
 }
 
 Row = dict[str, object]
-
-
-def environment(scratch: Path, name: str) -> Path:
-    """The Python of a virtual environment that holds the peer."""
-    folder = scratch / "environments" / name
-    python = folder / "bin" / "python"
-    if not (folder / "ready").exists():
-        venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES[name]], check=True)
-        (folder / "ready").touch()
-    return python
 
 
 def made(command: list[str], output: Path) -> Row:
@@ -87,7 +75,7 @@ def candidates(task: Task, model: Path, folder: Path, scratch: Path) -> dict[str
         found[name] = (output, made(command, output))
     for name, peer in PEERS.items():
         output = folder / f"{name}.onnx"
-        python = environment(scratch, peer)
+        python = environment(scratch / "environments" / peer, PACKAGES[peer])
         script = [str(HERE / "peers" / "quantize.py"), name, str(model), str(calibration), str(output)]
         found[name] = (output, made([str(python), *script], output))
     for path, row in found.values():
@@ -99,27 +87,13 @@ def candidates(task: Task, model: Path, folder: Path, scratch: Path) -> dict[str
     return found
 
 
-def sampled(task: Task, path: Path, scored: list[tuple[Feed, object]], model: Path) -> np.ndarray:
-    """[samples] of a score, or the vectors [sentences, width] of MiniLM."""
-    if task.name == "minilm":
-        return np.stack([answer[0][0] for answer in answers(path, (feed for feed, _ in scored))])
-    return 100 * scores(task, path, scored, model)
-
-
-def total(task: Task, samples: np.ndarray, wanted: np.ndarray) -> float:
-    return spearman(samples, wanted) if task.name == "minilm" else task.total(samples)
-
-
-def interval(task: Task, a: np.ndarray, b: np.ndarray, wanted: np.ndarray) -> list[float]:
+def interval(task: Task, a: np.ndarray, b: np.ndarray) -> list[float]:
     """95 % bootstrap interval of the difference of two scores on the same samples."""
     rng, differences = np.random.default_rng(0), []
-    pairs = task.name == "minilm"
-    count = len(a) // 2 if pairs else len(a)
-    for _ in range(RESAMPLES if not pairs else RESAMPLES // 4):
-        pick = rng.integers(0, count, count)
-        rows = np.stack([2 * pick, 2 * pick + 1], axis=1).ravel() if pairs else pick
-        known = wanted[rows] if pairs else wanted
-        differences.append(total(task, a[rows], known) - total(task, b[rows], known))
+    groups = np.arange(len(a)).reshape(-1, task.together)
+    for _ in range(RESAMPLES):
+        rows = groups[rng.integers(0, len(groups), len(groups))].ravel()
+        differences.append(task.total(a[rows]) - task.total(b[rows]))
     return [round(float(v), 2) for v in np.percentile(differences, (2.5, 97.5))]
 
 
@@ -129,24 +103,23 @@ def compared(task: Task, sources: Sources, scratch: Path) -> dict[str, Row]:
     learn, scored = task.feeds(sources)
     if not (folder / "calibration").exists():
         write_feeds(folder / "calibration", learn)
-    wanted = np.array([known if isinstance(known, float) else 0.0 for _, known in scored])
     files = candidates(task, model, folder, scratch)
     working = {name: path for name, (path, row) in files.items() if "failed" not in row}
     timing = bench([model, *working.values()], [task.typical(learn)], threads=1, min_seconds=8.0)
     stamps = list(timing.latency)
     speed = {name: timing.speedup[stamp] for name, stamp in zip(working, stamps[1:], strict=True)}
-    right = sampled(task, model, scored, model)
-    score = total(task, right, wanted)
+    right = scores(task, model, scored, model)
+    score = task.total(right)
     rows: dict[str, Row] = {
         "float": {"score": round(score, 2), "speedup": 1.0, "p10_ms": round(timing.latency[stamps[0]].p10, 3)}
     }
     rows["float"]["mb"] = round(model.stat().st_size / 1e6, 2)
     for name, (path, row) in files.items():
         if name in working:
-            samples = sampled(task, path, scored, model)
+            samples = scores(task, path, scored, model)
             row |= {
-                "score": round(total(task, samples, wanted), 2),
-                "minus_float": interval(task, samples, right, wanted),
+                "score": round(task.total(samples), 2),
+                "minus_float": interval(task, samples, right),
                 "speedup": round(speed[name], 3),
                 "mb": round(path.stat().st_size / 1e6, 2),
             }

@@ -1,7 +1,7 @@
 """The models that `quantization.py` compares quantisers on, each with its data and its score.
 
 A task is a folder: `model.onnx`, `calibration/NNNN.npz` (one whole feed in each file, which every tool reads), and what
-its score needs. Scores are one number for each sample, so that two files are compared on the same samples.
+its score needs. Scores are taken from samples, so that two files are compared on the same ones.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import zoo_data
-from common import assets
+from common import assets, spearman, sts_pairs
 from PIL import Image
 
 from onnxcomp.runtime.session import SessionConfig, open_session
@@ -41,17 +41,19 @@ class Task:
         metric: What the score is, in words.
         model: Path of the float model.
         feeds: Calibration feeds, then the ones to score on with what is right (None: what the float model says).
-        samples: Answers of a model to one feed and what is right → one number.
-        total: Numbers of all samples → the score; `percent`: it is shown as a percentage.
+        samples: Answers of a model to one feed and what is right → what the score needs of them; NaN if nothing.
+        total: That of all samples → the score. `together`: samples in a row that belong to each other.
         typical: Which feed latencies are taken on.
+        against_float: What is right is what the float model says.
     """
 
     name: str
     metric: str
     model: Callable[[Sources], Path]
     feeds: Callable[[Sources], tuple[list[Feed], list[tuple[Feed, object]]]]
-    samples: Callable[[list[np.ndarray], object], float]
-    total: Callable[[np.ndarray], float] = lambda samples: float(samples.mean())
+    samples: Callable[[list[np.ndarray], object], float | np.ndarray]
+    total: Callable[[np.ndarray], float] = lambda samples: 100 * float(np.nanmean(samples))
+    together: int = 1
     typical: Callable[[list[Feed]], Feed] = lambda feeds: feeds[0]
     against_float: bool = False
 
@@ -63,7 +65,7 @@ def answers(model: Path, feeds: Iterable[Feed]) -> Iterator[list[np.ndarray]]:
 
 
 def scores(task: Task, model: Path, scored: list[tuple[Feed, object]], float_model: Path) -> np.ndarray:
-    """One number for each sample."""
+    """[samples, …]: what the score needs of each."""
     right: Iterable[object] = (known for _, known in scored)
     if task.against_float:
         right = answers(float_model, (feed for feed, _ in scored))
@@ -117,22 +119,11 @@ def _imagenet(sources: Sources) -> tuple[list[Feed], list[tuple[Feed, object]]]:
 
 
 def _sentences(sources: Sources) -> tuple[list[Feed], list[tuple[Feed, object]]]:
-    """Calibration: sentences of the first 400 pairs; scored: the pairs from the 501st on, with their similarity."""
-    from tokenizers import Tokenizer
-
-    folder = assets() / "sts"
-    pairs = [line.split("\t") for line in (folder / "sts-dev.csv").read_text(encoding="utf-8").splitlines()]
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_padding()
-
-    def feed(text: str) -> Feed:
-        ids = np.array([tokenizer.encode(text).ids[:128]], np.int64)
-        return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-
-    learn = [feed(s) for p in pairs[:400] for s in p[5:7]]
+    """Calibration: sentences of the first 400 pairs; scored: the pairs from the 501st on, sentence after sentence."""
+    pairs = sts_pairs()
+    learn = [feed for p in pairs[:400] for feed in p[:2]]
     chosen = np.random.default_rng(0).permutation(len(learn))[:CALIBRATION]
-    scored = [(feed(s), float(p[4])) for p in pairs[500:] for s in p[5:7]]
-    return [learn[i] for i in chosen], scored
+    return [learn[i] for i in chosen], [(feed, p[2]) for p in pairs[500:] for feed in p[:2]]
 
 
 def tokens(feeds: list[Feed]) -> Feed:
@@ -141,18 +132,15 @@ def tokens(feeds: list[Feed]) -> Feed:
     return {k: np.ascontiguousarray(v) for k, v in joined.items()}
 
 
-def spearman(vectors: np.ndarray, wanted: np.ndarray) -> float:
+def _vector(given: list[np.ndarray], similarity: object) -> np.ndarray:
+    """The sentence's vector, and what people said of its pair."""
+    return np.append(given[0][0], float(similarity))  # type: ignore[arg-type]
+
+
+def _similarity(samples: np.ndarray) -> float:
     """Rank correlation of the cosine of neighbouring vectors with what people said, in percent."""
-    a, b = vectors[0::2], vectors[1::2]
-    given = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    return 100 * float(np.corrcoef(_ranks(given), _ranks(wanted[0::2]))[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Mean rank of equal values."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[place])
+    a, b, wanted = samples[0::2, :-1], samples[1::2, :-1], samples[0::2, -1]
+    return 100 * spearman((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1), wanted)
 
 
 # ------------------------------------------------------------------------------------------------ OCR
@@ -264,10 +252,6 @@ def _found_again(given: list[np.ndarray], right: object) -> float:
     return 2 * hits / (len(a) + len(b))
 
 
-def _mean_of_known(samples: np.ndarray) -> float:
-    return float(np.nanmean(samples))
-
-
 # ------------------------------------------------------------------------------------------------ speech
 
 
@@ -309,7 +293,9 @@ TASKS = {
             "Spearman × 100, STS-B dev, 1,000 pairs",
             lambda s: s.models / "minilm.onnx",
             _sentences,
-            lambda given, right: 0.0,
+            _vector,
+            total=_similarity,
+            together=2,
             typical=tokens,
         ),
         Task(
@@ -328,7 +314,6 @@ TASKS = {
             lambda s: s.zoo / "nudenet" / "320n.onnx",
             _scenes,
             _found_again,
-            total=_mean_of_known,
             against_float=True,
         ),
         Task(

@@ -9,10 +9,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 Feed = dict[str, np.ndarray]
+
+
+class Reader(Protocol):
+    """ONNX Runtime's reader protocol."""
+
+    def get_next(self) -> Feed | None: ...
 
 
 class Feeds:
@@ -50,7 +57,8 @@ def _prepared(model: Path, output: Path) -> Path:
     return prepared
 
 
-def _ort_static(method: str, model: Path, feeds: Feeds, output: Path) -> None:
+def ort_static(method: str, model: Path, feeds: Reader, output: Path, *, reduce_range: bool = False) -> None:
+    """QDQ, u8 activations, s8 weights per channel; `reduce_range` is recommended for CPUs without VNNI."""
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     quantize_static(
@@ -61,16 +69,17 @@ def _ort_static(method: str, model: Path, feeds: Feeds, output: Path) -> None:
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         per_channel=True,
+        reduce_range=reduce_range,
         calibrate_method=getattr(CalibrationMethod, method),
     )
 
 
 def ort_minmax(model: Path, feeds: Feeds, output: Path) -> None:
-    _ort_static("MinMax", model, feeds, output)
+    ort_static("MinMax", model, feeds, output)
 
 
 def ort_percentile(model: Path, feeds: Feeds, output: Path) -> None:
-    _ort_static("Percentile", model, feeds, output)
+    ort_static("Percentile", model, feeds, output)
 
 
 def ort_dynamic(model: Path, feeds: Feeds, output: Path) -> None:
