@@ -31,6 +31,7 @@ EXAMPLES = examples(
 @options.recipe
 @options.prune
 @options.factorize
+@options.sensitivity
 @options.portable
 @options.running
 @options.fix_shape
@@ -38,4 +39,4 @@ EXAMPLES = examples(
 @options.reporting
 def optimize(model: Path, output: Path | None, force: bool, **values: Any) -> None:
     """Simplify and quantise MODEL, each step behind its gates; the result is never worse than the input."""
-    produce("optimize", model, output, force, values)
+    produce("optimize", model, output, force, values, sensitivity=values["sensitivity"])

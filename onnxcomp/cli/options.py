@@ -68,6 +68,13 @@ selecting = _stack(
 )
 """--only, --exclude."""
 
+sensitivity = change(
+    "--sensitivity",
+    type=PATH,
+    metavar="FILE.json",
+    help="What each unit loses in INT8 and gains in time: measured into FILE, or read from it. Edit it to decide.",
+)
+
 planning = _stack(
     change("--plan", type=PATH, metavar="FILE.json", help="Replay a plan; the budget and ranking in it hold."),
     change("--dry-run", is_flag=True, help="Plan only; --format json prints the plan, which can be edited."),

@@ -15,6 +15,8 @@ EXAMPLES = examples(
     "quantize model.onnx --calibration data.npz",
     "quantize model.onnx --calibration data.npz --exclude Gemm",
     "quantize model.onnx --calibration data.npz --exclude '/head/*'",
+    "quantize model.onnx --calibration data.npz --min-cosine 0.999",
+    "quantize model.onnx --calibration data.npz --sensitivity units.json",
 )
 
 
@@ -52,6 +54,7 @@ def _smooth(ctx: click.Context, param: click.Parameter, value: str) -> str | flo
     help="SmoothQuant for products with matrices: chosen by the error of the outputs, or alpha from 0 to 1.",
     panel="What may change",
 )
+@options.sensitivity
 @options.planning
 @options.selecting
 @options.portable
@@ -60,5 +63,5 @@ def _smooth(ctx: click.Context, param: click.Parameter, value: str) -> str | flo
 @options.reporting
 def quantize(model: Path, output: Path | None, force: bool, **values: Any) -> None:
     """Static INT8: every node that has an integer kernel, with ranges from calibration feeds."""
-    chosen = {"ranges": values["ranges"], "smooth": values["smooth"]}
+    chosen = {name: values[name] for name in ("ranges", "smooth", "sensitivity")}
     produce("quantize", model, output, force, values, **chosen, **options.planned(values))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxcomp.cli.console import console
 from onnxcomp.errors import UsageError, WriteError
+from onnxcomp.report.files import write_file
 
 if TYPE_CHECKING:
     from onnxcomp.driver.result import Result
@@ -90,22 +91,6 @@ def write_report(report: Report, path: Path) -> None:
         WriteError: It can't be written.
     """
     write_file(path, SUFFIXES[path.suffix](report), "report")
-
-
-def write_file(path: Path, text: str, what: str) -> None:
-    """Writes a text atomically.
-
-    Raises:
-        WriteError: It can't be written; says `what` it was.
-    """
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise WriteError(f"the {what} {path} can't be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_stdout(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
@@ -117,6 +118,7 @@ def quantize(
     *,
     ranges: Method = "mse",
     smooth: str | float = "auto",
+    sensitivity: str | os.PathLike[str] | None = None,
     plan: PlanSource = None,
     dry_run: bool = False,
     **options: Any,
@@ -126,12 +128,15 @@ def quantize(
     Args:
         ranges: How activation ranges are chosen.
         smooth: SmoothQuant for products with matrices: auto (chosen by the error of the outputs), none, or α, 0 to 1.
+        sensitivity: File of what each unit loses in INT8 and gains in time; made, or completed, by measuring, and read
+            if it is there: the precision that it sets for a unit holds.
         plan: Replay this plan (or the plan in this file); needs no calibration data.
         dry_run: Plan only; `Result.plan` holds it.
 
     Other args and raises: as `optimize`.
     """
-    step = Quantize(_config(QuantizeConfig, {"ranges": ranges, "smooth": smooth}))
+    path = None if sensitivity is None else os.fspath(sensitivity)
+    step = Quantize(_config(QuantizeConfig, {"ranges": ranges, "smooth": smooth, "sensitivity": path}))
     return run_single(step, model, _options(calibration, eval, options), plan, dry_run=dry_run)
 
 
@@ -360,6 +365,9 @@ def _steps(recipe: Recipe, options: Options) -> tuple[Step, ...]:
         UsageError: The recipe has such a step already, or the value is neither a share nor "auto".
     """
     steps = list(recipe.step)
+    if options.sensitivity is not None:
+        path = {"sensitivity": os.fspath(options.sensitivity)}
+        steps = [s.model_copy(update=path) if isinstance(s, QuantizeConfig) else s for s in steps]
     if options.factorize is not None:
         config = _asked(FactorizeConfig, "factorize", options.factorize, recipe)
         steps.insert(next((i for i, s in enumerate(steps) if isinstance(s, QuantizeConfig)), len(steps)), config)

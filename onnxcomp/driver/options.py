@@ -34,6 +34,7 @@ class Options:
             cut that passes the gates. None: channels stay.
         factorize: Share of the multiply-accumulates that `optimize` may leave by low-rank factorisation, or "auto": the
             lowest that passes the gates. None: layers stay whole.
+        sensitivity: File of what each unit loses in INT8 and gains in time, for steps that quantise.
         portable: Only standard operators in the result.
         threads: Intra-op threads; 0: the physical cores.
         seed: For random feeds.
@@ -57,6 +58,7 @@ class Options:
     recipe: str | os.PathLike[str] | None = None
     prune: float | str | None = None
     factorize: float | str | None = None
+    sensitivity: str | os.PathLike[str] | None = None
     portable: bool = False
     threads: int = 0
     seed: int = 0

@@ -8,13 +8,22 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxcomp.driver.conclusion import FINAL_SECONDS, handed_back
+from onnxcomp.driver.evidence import fidelity_evidence
 from onnxcomp.driver.facts import with_provenance
 from onnxcomp.driver.latency import versus
 from onnxcomp.driver.options import Options
 from onnxcomp.driver.plans import check_origin, load_plan
 from onnxcomp.driver.reporting import Measured, Subject, fill, gain
 from onnxcomp.driver.result import Result
-from onnxcomp.driver.steps import CHANNELS, EXACT, EXACT_COSINE, SLOWEST, batch_cosine, nothing_to_change
+from onnxcomp.driver.steps import (
+    CHANNELS,
+    EXACT,
+    EXACT_COSINE,
+    MAX_ATTEMPTS,
+    SLOWEST,
+    batch_cosine,
+    nothing_to_change,
+)
 from onnxcomp.driver.workbench import Workbench, prepare
 from onnxcomp.errors import GateError, InternalError, ModelError, UsageError
 from onnxcomp.evaluate.gates import Gates
@@ -31,9 +40,14 @@ HINTS = {
     "simplify": "`onnxcomp optimize` undoes what does not hold",
     "prune": "`onnxcomp optimize --prune auto` finds the largest cut with which the gate holds",
     "factorize": "`onnxcomp optimize --factorize auto` finds the lowest ranks with which the gate holds",
-    "quantize": "`onnxcomp optimize` leaves the worst nodes in float until the gate holds",
+    "quantize": "it fails with the worst nodes in float too; `onnxcomp optimize` hands back the original instead",
 }
 """What to do when a gate of the user's is not met, by pass."""
+
+GIVES_BACK = frozenset({"quantize"})
+"""Passes whose own numbers say nothing against leaving some nodes as they were, where a gate asks for it."""
+
+Proved = tuple[ir.Model, Proof, Any, Judgement]
 
 PlanSource = Plan | str | os.PathLike[str] | None
 
@@ -76,6 +90,10 @@ def run_single(
         report = StepReport(name=step.name, status=StepStatus.NOTHING_TO_DO, why=why, skips=current.left_alone())
         return handed_back(step.name, bench, [report], f"the original is handed back: {why}")
     candidate, proof, current, judgement = _proved(step, start, current, bench)
+    asked = current.changes()
+    if plan is None and step.name in GIVES_BACK:
+        candidate, proof, current, judgement = _within_gates(step, start, (candidate, proof, current, judgement), bench)
+    given_back = len(asked - current.changes())
     if not proof.passed:
         report = _step_report(step, current, proof, StepStatus.UNDONE, "; ".join(proof.sentences))
         return handed_back(step.name, bench, [report], f"the original is handed back: {report.why}")
@@ -98,7 +116,8 @@ def run_single(
         bench.warn(
             f"an output has cosine {1 - judgement.error:.4f} to the original; `onnxcomp optimize` would not keep this"
         )
-    report = _step_report(step, current, proof, StepStatus.KEPT, "as asked")
+    told = f"as asked, but for {given_back} nodes that stay in float for the gates" if given_back else "as asked"
+    report = _step_report(step, current, proof, StepStatus.KEPT, told)
     recipe = current.model_dump_json()
     named = with_provenance(candidate, bench.loaded.sha256, recipe, [step.name], bench.calibration_facts)
     result = Subject.in_memory(named)
@@ -139,7 +158,7 @@ def _step_report(step: Pass[Any], plan: Any, proof: Proof | None, status: StepSt
     )
 
 
-def _proved(step: Pass[Any], start: ir.Model, plan: Any, bench: Workbench) -> tuple[ir.Model, Proof, Any, Judgement]:
+def _proved(step: Pass[Any], start: ir.Model, plan: Any, bench: Workbench) -> Proved:
     """The candidate, valid and judged.
 
     Raises:
@@ -161,6 +180,19 @@ def _proved(step: Pass[Any], start: ir.Model, plan: Any, bench: Workbench) -> tu
     if complaint is not None:
         hint = "the input is unchanged; please report this with the model"
         raise InternalError(f"the result would not be valid, so it was not written: {complaint}", hint=hint)
+    return candidate, proof, plan, judgement
+
+
+def _within_gates(step: Pass[Any], start: ir.Model, first: Proved, bench: Workbench) -> Proved:
+    """The candidate with so much given back that the gates of the user hold; the last one tried, if none does."""
+    candidate, proof, plan, judgement = first
+    for _ in range(MAX_ATTEMPTS):
+        if judgement.passed or not proof.passed:
+            break
+        relaxed = step.relax(plan, fidelity_evidence(step, start, plan, bench, judgement))
+        if relaxed is None:
+            break
+        candidate, proof, plan, judgement = _proved(step, start, relaxed, bench)
     return candidate, proof, plan, judgement
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxcomp.driver.evidence import fidelity_evidence
 from onnxcomp.driver.latency import versus
 from onnxcomp.driver.options import Goal
 from onnxcomp.driver.workbench import Workbench
 from onnxcomp.errors import LimitError, OnnxcompError
-from onnxcomp.evaluate.judge import Judgement
 from onnxcomp.evaluate.proof import check_batches, check_structure
 from onnxcomp.model.save import weight_bytes
 from onnxcomp.passes.base import Evidence, Pass, Plan, Proof
@@ -147,7 +147,7 @@ def _attempt(
     if not judgement.passed:
         failed = next(g for g in judgement.gates if not g.passed)
         why = failed.sentence()
-        return refused(why, _fidelity_evidence(step, model, bench, judgement), **found)
+        return refused(why, fidelity_evidence(step, model, plan, bench, judgement), **found)
     # A rewrite must equal what it rewrote, which earlier steps may have moved away from the original.
     reference, wanted = (model, EXACT_COSINE) if exact else (bench.loaded.model, batch_cosine(judgement.error))
     batches = check_batches(reference, candidate, bench.feed, bench.context.session, wanted, exact=exact)
@@ -195,18 +195,6 @@ def decide(timing: Benchmark, shrink: float, goal: Goal, exact: bool, measurable
     # A gain in speed alone has to be one over the whole interval: 3 % is within reach of noise.
     faster = speedup >= GAIN and timing.interval["after"][0] > 1.0
     return faster or (smaller and goal != "latency"), figures
-
-
-def _fidelity_evidence(step: Pass[Any], model: ir.Model, bench: Workbench, judgement: Judgement) -> Evidence[Any]:
-    allowed = 1.0 - bench.judge.gates.min_cosine if bench.judge.gates.min_cosine is not None else judgement.error / 2
-    groups = [0]
-
-    def error_of(plan: Any) -> float:
-        groups[0] += 1
-        bench.clock.report("measuring the sensitivity of nodes", groups[0], None)
-        return bench.judge.quick_error(step.apply(model, plan, bench.context))
-
-    return Evidence("fidelity", error=judgement.error, allowed=allowed, error_of=error_of)
 
 
 def batch_cosine(error: float) -> float:

@@ -10,7 +10,7 @@ to give
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -149,6 +149,9 @@ class Evidence(Generic[PlanT]):
         error: Measured 1 − cosine (worst output), and `allowed` what the gate allows, for "fidelity".
         nodes: Nodes that brought nothing, for "fusion".
         error_of: Error of another plan on a few feeds, for "fidelity".
+        latencies_of: Latencies of other plans, each over that of the plan that failed, measured beside it; None where
+            the target can't be measured here.
+        progress: Told of long measurements.
     """
 
     failed: Literal["fidelity", "latency", "fusion", "proof"]
@@ -156,6 +159,8 @@ class Evidence(Generic[PlanT]):
     allowed: float = 0.0
     nodes: tuple[str, ...] = ()
     error_of: Callable[[PlanT], float] | None = None
+    latencies_of: Callable[[Sequence[PlanT]], list[float]] | None = None
+    progress: Progress = no_progress
 
 
 class Pass(Protocol[PlanT]):

@@ -160,6 +160,7 @@ def measure_stable(
     runners: Mapping[str, Runner],
     *,
     attempts: int = 3,
+    warmup_seconds: float = 0.5,
     min_rounds: int = 20,
     min_seconds: float = 3.0,
     max_seconds: float = 30.0,
@@ -170,12 +171,14 @@ def measure_stable(
 
     Args:
         attempts: Measurements at most.
-        min_rounds, min_seconds, max_seconds, progress, clock: Of the first measurement, as in `measure`.
+        warmup_seconds, min_rounds, min_seconds, max_seconds, progress, clock: Of the first measurement, as in
+            `measure`.
     """
     for attempt in range(attempts):
         longer = 2**attempt
         result = measure(
             runners,
+            warmup_seconds=warmup_seconds,
             min_rounds=min_rounds,
             min_seconds=min_seconds * longer,
             max_seconds=max_seconds * longer,

@@ -54,6 +54,22 @@ class Island(Record):
     border: int
 
 
+class Unit(Record):
+    """What one unit of mixed precision was measured to lose and to gain.
+
+    Args:
+        nodes: A weighted node and the INT8 nodes behind it, up to the next weighted one.
+        error: Of the outputs with only this unit in INT8.
+        slowdown: Latency with only this unit in float over that with none; None where it can't be measured.
+        precision: "float" or "int8" to decide by hand; "auto": as the gates need.
+    """
+
+    nodes: tuple[str, ...]
+    error: float
+    slowdown: float | None = None
+    precision: Literal["auto", "int8", "float"] = "auto"
+
+
 class QuantPlan(Plan):
     """Tensor → parameters, node → precision. Replaying it needs no calibration data.
 
@@ -70,8 +86,8 @@ class QuantPlan(Plan):
         islands: The INT8 regions as first placed; the ones with little work for their borders go first when latency
             fails.
         alternatives: Ways to choose ranges that were not taken → the activations' parameters by them.
-        sensitivity: Node → error of the model's outputs (1 − cosine) with only this node in INT8; filled when
-            relaxing needed it.
+        units: The units of mixed precision as measured; filled when relaxing needed it, or a sensitivity file was asked
+            for.
     """
 
     operators: Literal["onnx", "onnxruntime"] = "onnx"
@@ -85,7 +101,7 @@ class QuantPlan(Plan):
     ties: dict[str, str] = Field(default_factory=dict)
     islands: tuple[Island, ...] = ()
     alternatives: dict[str, dict[str, QParams]] = Field(default_factory=dict)
-    sensitivity: dict[str, float] = Field(default_factory=dict)
+    units: tuple[Unit, ...] = ()
 
     def changes(self) -> frozenset[str]:
         return self.quantized() | frozenset(self.tables)

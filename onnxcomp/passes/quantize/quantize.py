@@ -23,19 +23,23 @@ from onnxcomp.ops.attributes import constant
 from onnxcomp.ops.kernels import QUANTIZATION_OPERATORS, Role, is_depthwise, padded_inputs
 from onnxcomp.ops.macs import static_shape
 from onnxcomp.passes.base import CALIBRATION_HINT, Context, Evidence, Proof, header
+from onnxcomp.passes.latency_rounds import relative_latencies
 from onnxcomp.passes.quantize import affine
 from onnxcomp.passes.quantize.audit import audit, unfused
 from onnxcomp.passes.quantize.placement import islands, quantized_values, settle, ties
 from onnxcomp.passes.quantize.plan import NodeDecision, QParams, QuantPlan
 from onnxcomp.passes.quantize.ranges import FIXED_RANGES, METHODS, Method
 from onnxcomp.passes.quantize.relax import relaxed
+from onnxcomp.passes.quantize.sensitivity_file import decided, read_units, write_units
 from onnxcomp.passes.quantize.sites import Site, find_sites
 from onnxcomp.passes.quantize.smooth import Factors, channel_sizes, factors, smoothable, smoothed
 from onnxcomp.passes.quantize.tables import find_tables
 from onnxcomp.passes.quantize.through import seen_through
+from onnxcomp.passes.quantize.units import measure
 from onnxcomp.passes.quantize.write import write_qdq
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
 from onnxcomp.report.structures import Record, Skip
+from onnxcomp.runtime.host import detect_host, detect_target
 
 FIRST_OPSET = 13
 """The first with DequantizeLinear along an axis."""
@@ -57,12 +61,15 @@ class QuantizeConfig(Record):
         exact_histograms: Use every value of every tensor instead of a regular sample.
         smooth: SmoothQuant for products with matrices: α, `none`, or the best of a few by the error of the outputs on
             feeds that nothing else is learned from.
+        sensitivity: File of what each unit loses in INT8 and gains in time: made, or completed, by measuring; read, if
+            it is there. A unit whose precision was set in it keeps that one.
     """
 
     kind: Literal["quantize"] = Field(default="quantize", alias="pass")
     ranges: Method = "mse"
     exact_histograms: bool = False
     smooth: Literal["auto", "none"] | Annotated[float, Field(ge=0, le=1)] = "auto"
+    sensitivity: str | None = None
 
     model_config = Record.model_config | {"populate_by_name": True}
 
@@ -103,7 +110,26 @@ class Quantize:
             return _plan(header(self.name, model, ctx, skips))
         if ctx.calibration is None:
             raise UsageError("static INT8 needs calibration data", hint=CALIBRATION_HINT)
-        return self._plan_smoothed(model, self._smoothing(model, settled, ctx), ctx)
+        plan = self._plan_smoothed(model, self._smoothing(model, settled, ctx), ctx)
+        return plan if self.config.sensitivity is None else self._measured(model, plan, ctx, self.config.sensitivity)
+
+    def _measured(self, model: ir.Model, plan: QuantPlan, ctx: Context, path: str) -> QuantPlan:
+        """The plan with its units measured, where the file at `path` doesn't know them, and with what that decides."""
+        assert ctx.calibration is not None
+        known = read_units(path, plan)
+        judge = Sensitivity(model, ctx.calibration, ctx.session, HELD)
+
+        def latencies_of(others: Sequence[QuantPlan]) -> list[float]:
+            built = [self.apply(model, other, ctx) for other in others]
+            return relative_latencies(self.apply(model, plan, ctx), built, ctx)
+
+        evidence: Evidence[QuantPlan] = Evidence(
+            "fidelity",
+            error_of=lambda other: judge.error(self.apply(model, other, ctx)),
+            latencies_of=latencies_of if ctx.target.name == detect_target(detect_host()) else None,
+            progress=ctx.progress,
+        )
+        return decided(plan, measure(plan, evidence, known, keep=lambda units: write_units(path, plan, units)))
 
     def _smoothing(self, model: ir.Model, settled: Sequence[Site], ctx: Context) -> Smoothing:
         """Factors for the activations of products with matrices; none where they don't lower the error."""

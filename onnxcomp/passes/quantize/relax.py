@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from onnxcomp.passes.base import Evidence
+from onnxcomp.passes.quantize.mixed import mixed
 from onnxcomp.passes.quantize.plan import QuantPlan
+from onnxcomp.passes.quantize.units import weighted, without
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
-
-MAX_GROUPS = 32
-"""Sensitivity is measured for at most so many groups of neighbouring nodes: one session each."""
 
 CHEAP_SHARE = 0.2
 """Share of the INT8 multiply-accumulates that one relaxing for latency may give up."""
-
-SAFETY = 0.6
-"""Share of the allowed error that a relaxed plan aims at: errors of nodes do not add up exactly."""
 
 
 def relaxed(plan: QuantPlan, evidence: Evidence[QuantPlan]) -> QuantPlan | None:
@@ -26,11 +22,7 @@ def relaxed(plan: QuantPlan, evidence: Evidence[QuantPlan]) -> QuantPlan | None:
         return _without(plan, _cheap(plan), Reason.BORDER_COST)
     if evidence.failed == "fidelity" and evidence.error_of is not None:
         best = _best_ranges(plan, evidence.error_of)
-        if best.tensors != plan.tensors:
-            return best
-        plan = best
-        measured = plan if plan.sensitivity else plan.model_copy(update={"sensitivity": _sensitivity(plan, evidence)})
-        return _without(measured, _sensitive(measured, evidence), Reason.RELAXED)
+        return best if best.tensors != plan.tensors else mixed(best, evidence)
     return None
 
 
@@ -42,18 +34,8 @@ def _best_ranges(plan: QuantPlan, error_of: Callable[[QuantPlan], float]) -> Qua
     return min(candidates, key=error_of).model_copy(update={"alternatives": {}})
 
 
-def _weighted(plan: QuantPlan) -> list[str]:
-    """INT8 nodes that hold weights, in the plan's (topological) order."""
-    return [n for n, d in plan.nodes.items() if d.precision == "int8" and d.op_type in ("Conv", "Gemm", "MatMul")]
-
-
 def _without(plan: QuantPlan, names: frozenset[str], reason: Reason) -> QuantPlan | None:
-    """`plan` with `names` in float; None if that changes nothing, or leaves no weighted node."""
-    names &= plan.quantized()
-    if not names:
-        return None
-    result = plan.with_float(names, reason, DESCRIPTIONS[reason])
-    return result if _weighted(result) else None
+    return without(plan, names, reason, DESCRIPTIONS[reason])
 
 
 def _cheap(plan: QuantPlan) -> frozenset[str]:
@@ -73,36 +55,5 @@ def _cheap(plan: QuantPlan) -> frozenset[str]:
                 break
             chosen |= set(island.nodes)
         return frozenset(chosen)
-    nodes = sorted(_weighted(plan), key=lambda n: plan.nodes[n].macs or 0)
+    nodes = sorted(weighted(plan), key=lambda n: plan.nodes[n].macs or 0)
     return frozenset(nodes[: max(1, len(nodes) // 4)]) if len(nodes) > 1 else frozenset()
-
-
-def _sensitivity(plan: QuantPlan, evidence: Evidence[QuantPlan]) -> dict[str, float]:
-    """One-in: the error of the outputs with only one group of neighbouring weighted nodes in INT8."""
-    assert evidence.error_of is not None
-    order = _weighted(plan)
-    size = -(-len(order) // MAX_GROUPS)
-    result: dict[str, float] = {}
-    for start in range(0, len(order), size):
-        group = order[start : start + size]
-        others = plan.quantized() - frozenset(group)
-        error = evidence.error_of(plan.with_float(others, Reason.RELAXED, ""))
-        result |= dict.fromkeys(group, error / len(group))
-    return result
-
-
-def _sensitive(plan: QuantPlan, evidence: Evidence[QuantPlan]) -> frozenset[str]:
-    """The fewest nodes whose errors, taken as additive, bring the total under the allowed error."""
-    order = sorted(_weighted(plan), key=lambda n: -plan.sensitivity.get(n, 0.0))
-    total = sum(plan.sensitivity.get(n, 0.0) for n in order)
-    if total <= 0 or evidence.error <= 0:
-        return frozenset(order[: max(1, len(order) // 4)])
-    remaining = total
-    chosen: list[str] = []
-    goal = total * min(0.9, SAFETY * evidence.allowed / evidence.error)
-    for name in order:
-        if remaining <= goal and chosen:
-            break
-        chosen.append(name)
-        remaining -= plan.sensitivity.get(name, 0.0)
-    return frozenset(chosen)

@@ -64,6 +64,13 @@ class Quantized:
         return {s.code.value for s in self.plan.left_alone() if s.op_type == op_type}
 
 
+TWO = """g (float[N,16,8,8] x, float[16,16,1,1] w1, float[16,16,1,1] w2) => (float[N,16,8,8] y) {
+    a = Conv(x, w1)
+    t = Tanh(a)
+    y = Conv(t, w2)
+}"""
+
+
 def quantized(
     model: ir.Model, items: list[Feed] | None = None, *, target: str = ANYWHERE, batch: int = 1, **config: object
 ) -> Quantized:
