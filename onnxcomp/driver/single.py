@@ -32,6 +32,8 @@ HINTS = {
     "prune": "`onnxcomp optimize --prune auto` finds the largest cut with which the gate holds",
     "factorize": "`onnxcomp optimize --factorize auto` finds the lowest ranks with which the gate holds",
     "quantize": "`onnxcomp optimize` leaves the worst nodes in float until the gate holds",
+    "dynamic": "a recipe with this step leaves the worst nodes in float until the gate holds",
+    "weight-only": "8 bits instead of 4, or smaller blocks; a recipe with this step does so until the gate holds",
 }
 """What to do when a gate of the user's is not met, by pass."""
 
