@@ -14,13 +14,17 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from onnxcomp.errors import RecipeError
+from onnxcomp.passes.dynamic.config import DynamicConfig
 from onnxcomp.passes.factorize.config import FactorizeConfig
 from onnxcomp.passes.prune.config import PruneConfig
 from onnxcomp.passes.quantize.quantize import QuantizeConfig
 from onnxcomp.passes.simplify.simplify import SimplifyConfig
 from onnxcomp.report.structures import Record
 
-Step = Annotated[SimplifyConfig | PruneConfig | FactorizeConfig | QuantizeConfig, Field(discriminator="kind")]
+Step = Annotated[
+    SimplifyConfig | PruneConfig | FactorizeConfig | QuantizeConfig | DynamicConfig,
+    Field(discriminator="kind"),
+]
 SCHEMA = "onnxcomp-recipe/1"
 
 

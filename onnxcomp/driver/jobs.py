@@ -28,6 +28,8 @@ from onnxcomp.evaluate.gates import Gates
 from onnxcomp.evaluate.proof import check_batches, check_structure
 from onnxcomp.model.load import LoadedModel, ModelSource, load
 from onnxcomp.passes.base import CALIBRATION_HINT, Pass
+from onnxcomp.passes.dynamic.config import DynamicConfig
+from onnxcomp.passes.dynamic.dynamic import Dynamic
 from onnxcomp.passes.factorize.config import FactorizeConfig
 from onnxcomp.passes.factorize.factorize import Factorize
 from onnxcomp.passes.prune.config import PruneConfig
@@ -339,6 +341,7 @@ PASSES: dict[type[Any], Callable[[Any], Pass[Any]]] = {
     PruneConfig: Prune,
     FactorizeConfig: Factorize,
     QuantizeConfig: Quantize,
+    DynamicConfig: Dynamic,
 }
 
 

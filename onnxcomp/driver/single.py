@@ -36,15 +36,20 @@ from onnxcomp.report.structures import StepReport, StepStatus, Verdict
 LOUD_COSINE = 0.99
 """Below it a warning says that `optimize` would not keep the result."""
 
+EVEN_RELAXED = "it fails with the worst nodes in float too; `onnxcomp optimize` hands back the original instead"
+
 HINTS = {
     "simplify": "`onnxcomp optimize` undoes what does not hold",
     "prune": "`onnxcomp optimize --prune auto` finds the largest cut with which the gate holds",
     "factorize": "`onnxcomp optimize --factorize auto` finds the lowest ranks with which the gate holds",
-    "quantize": "it fails with the worst nodes in float too; `onnxcomp optimize` hands back the original instead",
+    "quantize": EVEN_RELAXED,
+    "dynamic": EVEN_RELAXED,
+    "weight-only": EVEN_RELAXED,
+    "precision": EVEN_RELAXED,
 }
 """What to do when a gate of the user's is not met, by pass."""
 
-GIVES_BACK = frozenset({"quantize"})
+GIVES_BACK = frozenset({"quantize", "dynamic", "weight-only", "precision"})
 """Passes whose own numbers say nothing against leaving some nodes as they were, where a gate asks for it."""
 
 Proved = tuple[ir.Model, Proof, Any, Judgement]

@@ -3,16 +3,13 @@ vain."""
 
 from __future__ import annotations
 
-from collections import Counter
-
 import onnx_ir as ir
 
-from onnxcomp.ops.attributes import qualified
-from onnxcomp.ops.kernels import ABSORBED_ACTIVATIONS, FUSED_INTO_GEMM, HEAVY_OPERATORS, INTEGER_OPERATORS
+from onnxcomp.ops.kernels import ABSORBED_ACTIVATIONS, FUSED_INTO_GEMM, HEAVY_OPERATORS
+from onnxcomp.passes.kernel_counts import count_kernels
 from onnxcomp.passes.quantize.plan import QuantPlan
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
 from onnxcomp.report.structures import FusionAudit, Skip
-from onnxcomp.runtime.audit import optimized_graph
 from onnxcomp.runtime.session import SessionConfig
 
 
@@ -21,25 +18,12 @@ def audit(model: ir.Model, plan: QuantPlan, config: SessionConfig) -> FusionAudi
 
     A node is found again by its name, which fusions and layouts keep but for a prefix or a suffix, or by its output.
     """
-    optimized = optimized_graph(model, config)
-    integer: Counter[str] = Counter()
-    floats: Counter[str] = Counter()
-    conversions = 0
-    float_names: set[str] = set()
-    for node in optimized.graph.all_nodes():
-        if node.op_type in INTEGER_OPERATORS:
-            integer[node.op_type] += 1
-        elif node.op_type in HEAVY_OPERATORS:
-            floats[qualified(node)] += 1
-            float_names.update(v.name or "" for v in node.outputs)
-            float_names.add((node.name or "").removeprefix("fused ").removesuffix("_nchwc"))
-        elif node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-            conversions += 1
+    counts = count_kernels(model, config)
     return FusionAudit(
-        integer_kernels=dict(integer.most_common()),
-        float_heavy=dict(floats.most_common()),
-        conversions=conversions,
-        stayed_float=tuple(_stayed_float(model, plan, float_names)),
+        integer_kernels=dict(counts.integer),
+        float_heavy=dict(counts.floats),
+        conversions=counts.conversions,
+        stayed_float=tuple(_stayed_float(model, plan, counts.float_names)),
     )
 
 
@@ -48,7 +32,7 @@ def unfused(found: FusionAudit) -> tuple[str, ...]:
     return tuple(skip.node for skip in found.stayed_float if skip.code is Reason.NOT_FUSED)
 
 
-def _stayed_float(model: ir.Model, plan: QuantPlan, float_names: set[str]) -> list[Skip]:
+def _stayed_float(model: ir.Model, plan: QuantPlan, float_names: frozenset[str]) -> list[Skip]:
     result = []
     for node in model.graph:
         if node.op_type not in HEAVY_OPERATORS:

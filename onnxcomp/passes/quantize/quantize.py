@@ -23,6 +23,7 @@ from onnxcomp.ops.attributes import constant
 from onnxcomp.ops.kernels import QUANTIZATION_OPERATORS, Role, is_depthwise, padded_inputs
 from onnxcomp.ops.macs import static_shape
 from onnxcomp.passes.base import CALIBRATION_HINT, Context, Evidence, Proof, header
+from onnxcomp.passes.integer_weights import weight_scales
 from onnxcomp.passes.latency_rounds import relative_latencies
 from onnxcomp.passes.quantize import affine
 from onnxcomp.passes.quantize.audit import audit, unfused
@@ -288,7 +289,7 @@ def _weights(
             array = constant(site.weight)
             assert array is not None
             saturates = pairs_saturate and not is_depthwise(site.node)
-            scales[key] = affine.weight_scales(array, site.weight_axis, pairs_saturate=saturates)
+            scales[key] = weight_scales(array, site.weight_axis, pairs_saturate=saturates)
             axes[key] = site.weight_axis
         bias = constant(site.bias)
         if bias is not None:

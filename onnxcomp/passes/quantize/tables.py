@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcomp.ops.attributes import constant, int_attribute, is_standard, new_initializer
-from onnxcomp.passes.quantize.affine import quantize_weight, weight_scales
+from onnxcomp.passes.integer_weights import quantize_weight, weight_scales
 from onnxcomp.passes.selection import left_out
 
 SMALLEST = 1 << 16

@@ -9,7 +9,8 @@ import onnx_ir as ir
 from onnxcomp.errors import PlanError
 from onnxcomp.model.normalize import clone
 from onnxcomp.ops.attributes import constant, is_constant
-from onnxcomp.passes.quantize.affine import quantize_bias, quantize_weight, scalar_constant
+from onnxcomp.passes.integer_weights import quantize_weight
+from onnxcomp.passes.quantize.affine import quantize_bias, scalar_constant
 from onnxcomp.passes.quantize.forms import FORMS
 from onnxcomp.passes.quantize.placement import quantized_values, settle
 from onnxcomp.passes.quantize.plan import QParams, QuantPlan

@@ -8,16 +8,14 @@ from graphs import graph, run
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from onnxcomp.passes.integer_weights import SMALLEST_SCALE, quantize_weight, weight_scales
 from onnxcomp.passes.quantize.affine import (
     BIAS_LIMIT,
     QMAX,
-    SMALLEST_SCALE,
     Affine,
     from_range,
     quantize_bias,
-    quantize_weight,
     scalar_constant,
-    weight_scales,
     widened_for_bias,
 )
 

@@ -14,7 +14,7 @@ from onnxcomp.model.normalize import normalize
 from onnxcomp.model.save import save_model, serialize
 from onnxcomp.ops.attributes import constant
 from onnxcomp.passes.base import Evidence
-from onnxcomp.passes.quantize.affine import largest_pairs
+from onnxcomp.passes.integer_weights import largest_pairs
 from onnxcomp.passes.quantize.plan import QuantPlan
 from onnxcomp.passes.quantize.quantize import Quantize
 from onnxcomp.report.reasons import Reason

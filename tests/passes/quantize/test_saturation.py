@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from graphs import run
 
-from onnxcomp.passes.quantize.affine import largest_pairs, quantize_weight, weight_scales
+from onnxcomp.passes.integer_weights import largest_pairs, quantize_weight, weight_scales
 
 INT16_MAX = 32_767
 
