@@ -15,12 +15,15 @@ from pydantic_core import ErrorDetails
 
 from onnxcomp.errors import RecipeError
 from onnxcomp.passes.factorize.config import FactorizeConfig
+from onnxcomp.passes.precision.precision import PrecisionConfig
 from onnxcomp.passes.prune.config import PruneConfig
 from onnxcomp.passes.quantize.quantize import QuantizeConfig
 from onnxcomp.passes.simplify.simplify import SimplifyConfig
 from onnxcomp.report.structures import Record
 
-Step = Annotated[SimplifyConfig | PruneConfig | FactorizeConfig | QuantizeConfig, Field(discriminator="kind")]
+Step = Annotated[
+    SimplifyConfig | PruneConfig | FactorizeConfig | QuantizeConfig | PrecisionConfig, Field(discriminator="kind")
+]
 SCHEMA = "onnxcomp-recipe/1"
 
 

@@ -29,6 +29,7 @@ from onnxcomp.model.load import LoadedModel, ModelSource, load
 from onnxcomp.passes.base import CALIBRATION_HINT, Pass
 from onnxcomp.passes.factorize.config import FactorizeConfig
 from onnxcomp.passes.factorize.factorize import Factorize
+from onnxcomp.passes.precision.precision import Precision, PrecisionConfig
 from onnxcomp.passes.prune.config import PruneConfig
 from onnxcomp.passes.prune.prune import Prune
 from onnxcomp.passes.quantize.quantize import Quantize, QuantizeConfig
@@ -334,6 +335,7 @@ PASSES: dict[type[Any], Callable[[Any], Pass[Any]]] = {
     PruneConfig: Prune,
     FactorizeConfig: Factorize,
     QuantizeConfig: Quantize,
+    PrecisionConfig: Precision,
 }
 
 

@@ -31,6 +31,7 @@ HINTS = {
     "simplify": "`onnxcomp optimize` undoes what does not hold",
     "prune": "`onnxcomp optimize --prune auto` finds the largest cut with which the gate holds",
     "factorize": "`onnxcomp optimize --factorize auto` finds the lowest ranks with which the gate holds",
+    "precision": "`onnxcomp optimize` leaves the worst nodes in float32 until the gate holds",
     "quantize": "`onnxcomp optimize` leaves the worst nodes in float until the gate holds",
 }
 """What to do when a gate of the user's is not met, by pass."""
