@@ -16,13 +16,14 @@ from pydantic_core import ErrorDetails
 from onnxcomp.errors import RecipeError
 from onnxcomp.passes.dynamic.config import DynamicConfig
 from onnxcomp.passes.factorize.config import FactorizeConfig
+from onnxcomp.passes.precision.precision import PrecisionConfig
 from onnxcomp.passes.prune.config import PruneConfig
 from onnxcomp.passes.quantize.quantize import QuantizeConfig
 from onnxcomp.passes.simplify.simplify import SimplifyConfig
 from onnxcomp.report.structures import Record
 
 Step = Annotated[
-    SimplifyConfig | PruneConfig | FactorizeConfig | QuantizeConfig | DynamicConfig,
+    SimplifyConfig | PruneConfig | FactorizeConfig | QuantizeConfig | DynamicConfig | PrecisionConfig,
     Field(discriminator="kind"),
 ]
 SCHEMA = "onnxcomp-recipe/1"

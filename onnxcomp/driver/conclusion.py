@@ -17,7 +17,7 @@ from onnxcomp.model.load import LoadedModel
 from onnxcomp.report.structures import Report, StepReport, StepStatus, Verdict
 
 FINAL_SECONDS = 4.0
-LEARNING = frozenset({"factorize", "prune", "quantize"})
+LEARNING = frozenset({"factorize", "precision", "prune", "quantize"})
 """Passes that learn from calibration feeds where there are some."""
 
 

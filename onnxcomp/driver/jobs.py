@@ -32,6 +32,7 @@ from onnxcomp.passes.dynamic.config import DynamicConfig
 from onnxcomp.passes.dynamic.dynamic import Dynamic
 from onnxcomp.passes.factorize.config import FactorizeConfig
 from onnxcomp.passes.factorize.factorize import Factorize
+from onnxcomp.passes.precision.precision import Precision, PrecisionConfig
 from onnxcomp.passes.prune.config import PruneConfig
 from onnxcomp.passes.prune.prune import Prune
 from onnxcomp.passes.quantize.quantize import Quantize, QuantizeConfig
@@ -342,6 +343,7 @@ PASSES: dict[type[Any], Callable[[Any], Pass[Any]]] = {
     FactorizeConfig: Factorize,
     QuantizeConfig: Quantize,
     DynamicConfig: Dynamic,
+    PrecisionConfig: Precision,
 }
 
 

@@ -106,6 +106,19 @@ def in_call(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> dict[str, t
     return found
 
 
+def type_complaint(model: ir.Model) -> str | None:
+    """What onnx's strict inference finds wrong with the types and shapes that the values declare; None if nothing."""
+    proto = _skeleton(model)
+    known = (v for node in model.graph for v in node.outputs if v.type is not None and not v.is_graph_output())
+    proto.graph.value_info.extend(ir.serde.serialize_value(v) for v in known)
+    try:
+        onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+    # onnx raises its own errors and those of protobuf, whatever is wrong with one operator of the model.
+    except Exception as error:
+        return " ".join(str(error).split())[:300]
+    return None
+
+
 def _checked(value: ir.Value, wanted: Sequence[int]) -> Sequence[int | ir.SymbolicDim]:
     """The declared dimensions of an input that takes the shape `wanted`; empty if its rank is not known."""
     if value.shape is None:

@@ -35,6 +35,9 @@ class Reason(StrEnum):
     TOO_SMALL = "too-small"
     BREAK_EVEN = "break-even"
     SLOWER = "slower"
+    OUT_OF_RANGE = "out-of-range"
+    NEEDS_FLOAT32 = "needs-float32"
+    NO_HALF = "no-16-bit-type"
 
 
 DESCRIPTIONS: dict[Reason, str] = {
@@ -64,5 +67,8 @@ DESCRIPTIONS: dict[Reason, str] = {
     Reason.TOO_SMALL: "Too small for the change to save anything (the sentence says what).",
     Reason.BREAK_EVEN: "The rank that it needs is too close to the one at which two factors are as large as the whole.",
     Reason.SLOWER: "Measured on this machine, its two factors are not faster than the whole.",
+    Reason.OUT_OF_RANGE: "Its values or weights are too large or small for 16-bit floats (the sentence says which).",
+    Reason.NEEDS_FLOAT32: "The operator counts, sums or divides such that 16-bit floats would lose what matters.",
+    Reason.NO_HALF: "ONNX does not define the operator for this 16-bit float type at the model's opset.",
     Reason.NOT_NEEDED: "The budget is met without changing it.",
 }

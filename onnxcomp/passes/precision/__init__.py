@@ -1,0 +1,1 @@
+"""16-bit floats: float16 or bfloat16 wherever ranges and operators allow."""
