@@ -1,8 +1,8 @@
 """The canonical form that every pass starts from.
 
 Functions inlined, Constant nodes lifted to initializers, initializers taken out of the graph inputs of old models,
-opset ≥ 13 where it can be lifted, every node and value named once, dead nodes removed, topological order. No arithmetic
-on weights: that is `simplify`.
+opset ≥ 13 where it can be lifted, decomposed LayerNormalization and Gelu recognised as one operator, every node and
+value named once, dead nodes removed, topological order. No arithmetic on weights: that is `simplify`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxcomp.model import shapes
+from onnxcomp.model.recognition import needed_opsets, recognise
 from onnxcomp.ops import upgrade
 from onnxcomp.ops.attributes import bodies, is_standard
 from onnxcomp.ops.limits import minimum_ir_version
@@ -23,7 +24,7 @@ from onnxcomp.ops.limits import minimum_ir_version
 
 @dataclass(frozen=True)
 class Normalized:
-    """The canonical model, and what could not be had (sentences for the report)."""
+    """The canonical model, and what was recognised or could not be had (sentences for the report)."""
 
     model: ir.Model
     notes: tuple[str, ...]
@@ -41,12 +42,13 @@ def normalize(model: ir.Model) -> Normalized:
     result = _lifted(result, notes)
     for step in (common.RemoveUnusedNodesPass(), common.TopologicalSortPass()):
         step(result)
-    opset = result.opset_imports.get("", upgrade.TARGET_OPSET)
-    # Before IR 4 an initializer had to be an input.
-    result.ir_version = max(result.ir_version, minimum_ir_version(opset), 4)
     name_nodes(result)
     name_values(result)
     shapes.refresh(result, keep_foreign=True)
+    result = _recognised(result, notes)
+    opset = result.opset_imports.get("", upgrade.TARGET_OPSET)
+    # Before IR 4 an initializer had to be an input.
+    result.ir_version = max(result.ir_version, minimum_ir_version(opset), 4)
     return Normalized(result, tuple(notes))
 
 
@@ -204,3 +206,31 @@ def _lifted(model: ir.Model, notes: list[str]) -> ir.Model:
         notes.append(f"opset {opset} could not be lifted to {upgrade.TARGET_OPSET}: {error}")
         return model
     return candidate
+
+
+def _recognised(model: ir.Model, notes: list[str]) -> ir.Model:
+    """The model with standard operators in the place of their arithmetic, at the opset that has them."""
+    before = model.opset_imports.get("", upgrade.TARGET_OPSET)
+    for needed in needed_opsets(model) if before >= upgrade.TARGET_OPSET else ():
+        candidate = clone(model)
+        try:
+            _lift_to(candidate, needed)
+        except upgrade.CannotLift as error:
+            notes.append(f"operators of opset {needed} stay written as arithmetic, because it can't be lifted: {error}")
+            continue
+        found = ", ".join(f"{count} {op_type}" for op_type, count in recognise(candidate).items())
+        lifted = f"; opset {before} → {needed}" if needed > before else ""
+        notes.append(f"written as arithmetic, recognised as one operator: {found}{lifted}")
+        common.RemoveUnusedNodesPass()(candidate)
+        name_values(candidate)
+        shapes.refresh(candidate, keep_foreign=True)
+        return candidate
+    return model
+
+
+def _lift_to(model: ir.Model, opset: int) -> None:
+    """Raises CannotLift also where a function that was not inlined has an opset of its own."""
+    if upgrade.lift(model, opset) and model.functions:
+        raise upgrade.CannotLift("it holds functions that could not be inlined")
+    name_nodes(model)
+    name_values(model)

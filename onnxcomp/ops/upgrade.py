@@ -1,9 +1,9 @@
-"""Rules that lift a model from opset 7–12 to opset 13, where per-channel DequantizeLinear begins.
+"""Rules that lift a model from opset 7 on: to 13, where per-channel DequantizeLinear begins, or further, up to 20.
 
-Only changes of meaning or form have a rule. Every other operator change between opsets 7 and 13 widened types or
-allowed negative axes, and needs nothing (the list is closed: old opsets don't change any more; a test holds it against
-`onnx.defs.get_all_schemas_with_history()`). Source of each rule: the "Version" sections of the operator's entry in
-onnx/docs/Changelog.md.
+Only changes of meaning or form have a rule. Every other operator change between opsets 7 and 20 widened types, allowed
+negative axes or added options that are off by default, and needs nothing (the list is closed: old opsets don't change
+any more; a test holds it against `onnx.defs.get_all_schemas_with_history()`). Source of each rule: the "Version"
+sections of the operator's entry in onnx/docs/Changelog.md.
 """
 
 from __future__ import annotations
@@ -23,11 +23,15 @@ from onnxcomp.ops.attributes import (
 )
 
 TARGET_OPSET = 13
+"""What every model is lifted to."""
+
 OLDEST_OPSET = 7
+NEWEST_OPSET = 20
+"""What a model can be lifted to; every ONNX Runtime of `ops/limits.py` loads it."""
 
 
 class CannotLift(Exception):
-    """This node has no equivalent at opset 13; the message says why."""
+    """This node has no equivalent at the wanted opset; the message says why."""
 
 
 Rule = Callable[[ir.Node], None]
@@ -48,8 +52,8 @@ def rule(op_type: str, opset: int) -> Callable[[Rule], Rule]:
     return register
 
 
-def lift(model: ir.Model) -> bool:
-    """Lifts `model` in place to opset 13, bodies of If, Loop and Scan included; True if it was older.
+def lift(model: ir.Model, to: int = TARGET_OPSET) -> bool:
+    """Lifts `model` in place to opset `to`, bodies of If, Loop and Scan included; True if it was older.
 
     Constants must be initializers, and no graph inputs (see `onnxcomp.model.normalize`). Names of new values may repeat
     names that are in use.
@@ -58,18 +62,18 @@ def lift(model: ir.Model) -> bool:
         CannotLift: naming the node and the reason. The model is then half lifted: work on a clone.
     """
     opset = model.opset_imports.get("", TARGET_OPSET)
-    if opset >= TARGET_OPSET:
+    if opset >= to:
         return False
     if opset < OLDEST_OPSET:
         raise CannotLift(f"opset {opset} is older than {OLDEST_OPSET}, whose broadcasting rules differ")
     for graph in (model.graph, *model.graph.subgraphs()):
         for node in tuple(graph):
-            for step in range(opset + 1, TARGET_OPSET + 1):
+            for step in range(opset + 1, to + 1):
                 # A rule may rename the operator (Upsample → Resize); the next step then finds the new one.
                 edit = RULES.get((node.op_type, step)) if is_standard(node) else None
                 if edit is not None:
                     edit(node)
-    model.opset_imports[""] = TARGET_OPSET
+    model.opset_imports[""] = to
     return True
 
 
@@ -273,3 +277,53 @@ def _softmax_on_matrix(node: ir.Node, axis: int) -> None:
     output.shape = None
     graph.insert_before(node, [flatten, shape])
     graph.insert_after(node, [reshape])
+
+
+@rule("BatchNormalization", 14)
+def _batch_normalization_14(node: ir.Node) -> None:
+    """More outputs than one meant training, which is an attribute now."""
+    if len(node.outputs) > 1:
+        raise CannotLift("a BatchNormalization with more than one output is one in training")
+
+
+@rule("RoiAlign", 16)
+def _roi_align_16(node: ir.Node) -> None:
+    """The default became `half_pixel`, which shifts the regions by half a pixel."""
+    mode = string_attribute(node, "coordinate_transformation_mode", "output_half_pixel")
+    node.attributes["coordinate_transformation_mode"] = ir.AttrString("coordinate_transformation_mode", mode)
+
+
+@rule("ReduceL1", 18)
+@rule("ReduceL2", 18)
+@rule("ReduceLogSum", 18)
+@rule("ReduceLogSumExp", 18)
+@rule("ReduceMax", 18)
+@rule("ReduceMean", 18)
+@rule("ReduceMin", 18)
+@rule("ReduceProd", 18)
+@rule("ReduceSumSquare", 18)
+def _axes_18(node: ir.Node) -> None:
+    _attributes_to_inputs(node, "axes")
+
+
+@rule("Split", 18)
+def _split_18(node: ir.Node) -> None:
+    """Without sizes the number of equal parts has to be said."""
+    if len(node.inputs) < 2 or node.inputs[1] is None:
+        node.attributes["num_outputs"] = ir.AttrInt64("num_outputs", len(node.outputs))
+
+
+@rule("GridSample", 20)
+def _grid_sample_20(node: ir.Node) -> None:
+    """Modes were named anew for more than two axes."""
+    mode = string_attribute(node, "mode", "bilinear")
+    node.attributes["mode"] = ir.AttrString("mode", {"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode))
+
+
+@rule("DFT", 20)
+def _dft_20(node: ir.Node) -> None:
+    """`axis` became an input, with another default."""
+    axis = int_attribute(node, "axis", 1)
+    node.attributes.pop("axis", None)
+    node.resize_inputs(2)
+    _append_inputs(node, ("axis", np.asarray(axis, np.int64)))

@@ -12,7 +12,8 @@ from graphs import feeds, run
 from graphs import graph as parsed
 
 from onnxcomp.model.normalize import normalize
-from onnxcomp.ops.upgrade import OLDEST_OPSET, RULES, TARGET_OPSET, CannotLift, lift
+from onnxcomp.ops.limits import limits_of
+from onnxcomp.ops.upgrade import NEWEST_OPSET, OLDEST_OPSET, RULES, TARGET_OPSET, CannotLift, lift
 
 
 def graph(text: str, **options: object) -> ir.Model:
@@ -175,7 +176,7 @@ def test_every_change_of_form_between_the_opsets_has_a_rule():
     """An attribute that went away, or an input that is new and required, can't be carried over as it is."""
     history: dict[str, list[onnx.defs.OpSchema]] = {}
     for schema in onnx.defs.get_all_schemas_with_history():
-        if schema.domain == "" and schema.since_version <= TARGET_OPSET:
+        if schema.domain == "" and schema.since_version <= NEWEST_OPSET:
             history.setdefault(schema.name, []).append(schema)
     needed = set()
     for name, schemas in history.items():
@@ -188,8 +189,45 @@ def test_every_change_of_form_between_the_opsets_has_a_rule():
                 needed.add((name, new.since_version))
     # Widened without a change of form, but read differently.
     meaning = {("Softmax", 13), ("LogSoftmax", 13), ("Hardmax", 13), ("Dropout", 10), ("Resize", 13)}
+    meaning |= {("BatchNormalization", 14), ("RoiAlign", 16), ("Split", 18), ("GridSample", 20)}
     assert needed - set(RULES) == set()
     assert set(RULES) - needed == meaning
+
+
+@pytest.mark.parametrize(
+    ("opset", "text"),
+    [
+        (13, "g (float[5,6] x) => (float[a,b] y, float[c,d] z) { y, z = Split<axis=1>(x) }"),
+        (13, "g (float[5,6] x) => (float[a,b] y) { y = ReduceMean<axes=[-1], keepdims=0>(x) }"),
+        (13, "g (float[5,6] x) => (float[a,b] y) { y = ReduceMax(x) }"),
+        (12, "g (float[5,6] x) => (float[a,b] y) { y = ReduceL2<axes=[0]>(x) }"),
+        (13, "g (float[5,6] x) => (float[a,b] y) { y = ReduceProd<axes=[1]>(x) }"),
+        (16, "g (float[1,2,5,5] x, float[1,3,4,2] g) => (float[a,b,c,d] y) { y = GridSample<mode='bicubic'>(x, g) }"),
+        (16, "g (float[1,2,5,5] x, float[1,3,4,2] g) => (float[a,b,c,d] y) { y = GridSample(x, g) }"),
+        (17, "g (float[2,8,3,1] x) => (float[a,b,c,d] y) { y = DFT(x) }"),
+        (17, "g (float[2,8,3,1] x) => (float[a,b,c,d] y) { y = DFT<axis=2>(x) }"),
+        (13, "g (float[1,2,8,8] x) => (float[a,b,c,d] y) { b = Constant<value = float[1,4] {1,1,6,5}>() "
+             "i = Constant<value = int64[1] {0}>() y = RoiAlign<output_height=3, output_width=3>(x, b, i) }"),
+        (13, "g (float[2,3,4,4] x, float[3] w1, float[3] w2, float[3] w3) => (float[2,3,4,4] y) "
+             "{ v = Mul(w3, w3) y = BatchNormalization(x, w1, w2, w3, v) }"),
+        (13, "g (float[1,2,7,7] x) => (float[1,2,a,b] y) "
+             "{ y = AveragePool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(x) }"),
+    ],
+)  # fmt: skip
+def test_what_changed_after_13_means_the_same_at_the_newest_opset(opset, text):
+    model = graph(text, opset=opset)
+    feed = feeds(model, 1)[0]
+    expected = run(model, feed)
+    normalized = normalize(model).model
+    assert lift(normalized, NEWEST_OPSET)
+    normalized.ir_version = 9
+    assert normalized.opset_imports[""] == NEWEST_OPSET
+    for a, b in zip(expected, run(normalized, feed), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+
+
+def test_every_onnx_runtime_that_is_known_loads_the_newest_opset():
+    assert limits_of("1.17.0").opset >= NEWEST_OPSET
 
 
 def test_two_rules_for_one_step_are_a_mistake_of_ours():

@@ -1,0 +1,1 @@
+"""Standard operators that exporters write as arithmetic, one module for each."""
