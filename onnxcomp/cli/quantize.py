@@ -16,13 +16,16 @@ EXAMPLES = examples(
     "quantize model.onnx --calibration data.npz --exclude Gemm",
     "quantize model.onnx --calibration data.npz --exclude '/head/*'",
     "quantize model.onnx --calibration data.npz --min-cosine 0.999",
+    "quantize model.onnx --calibration data.npz --mode auto",
+    "quantize model.onnx --mode dynamic",
+    "quantize model.onnx --mode weight-only --bits 8",
     "quantize model.onnx --calibration data.npz --sensitivity units.json",
 )
 
 
-def _smooth(ctx: click.Context, param: click.Parameter, value: str) -> str | float:
+def _smooth(ctx: click.Context, param: click.Parameter, value: str | None) -> str | float | None:
     """`auto`, `none`, or a number from 0 to 1."""
-    if value in ("auto", "none"):
+    if value in (None, "auto", "none"):
         return value
     try:
         alpha = float(value)
@@ -37,22 +40,33 @@ def _smooth(ctx: click.Context, param: click.Parameter, value: str) -> str | flo
 @click.argument("model", type=options.PATH)
 @options.calibrating
 @options.judging
-@click.option(
+@options.change(
+    "--mode",
+    type=click.Choice(["static", "dynamic", "weight-only", "fp16", "bf16", "auto"]),
+    default="static",
+    show_default=True,
+    help="How; auto: whichever of those that fit measures best.",
+)
+@options.change(
     "--ranges",
     type=click.Choice(["mse", "minmax", "percentile"]),
-    default="mse",
-    show_default=True,
-    help="How activation ranges are chosen.",
-    panel="What may change",
+    show_default="mse",
+    help="static: how activation ranges are chosen.",
 )
-@click.option(
+@options.change(
     "--smooth",
     callback=_smooth,
     metavar="auto|none|A",
-    default="auto",
-    show_default=True,
-    help="SmoothQuant for products with matrices: chosen by the error of the outputs, or alpha from 0 to 1.",
-    panel="What may change",
+    show_default="auto",
+    help="static: SmoothQuant for products with matrices, chosen by the error of the outputs, or alpha from 0 to 1.",
+)
+@options.change("--bits", type=click.Choice(["4", "8"]), show_default="4", help="weight-only: of a weight.")
+@options.change("--block", type=int, metavar="N", show_default="32", help="weight-only: weights that share a scale.")
+@options.change(
+    "--method",
+    type=click.Choice(["auto", "rtn", "mse", "gptq"]),
+    show_default="auto",
+    help="weight-only: how weights are rounded.",
 )
 @options.sensitivity
 @options.planning
@@ -62,6 +76,7 @@ def _smooth(ctx: click.Context, param: click.Parameter, value: str) -> str | flo
 @options.writing
 @options.reporting
 def quantize(model: Path, output: Path | None, force: bool, **values: Any) -> None:
-    """Static INT8: every node that has an integer kernel, with ranges from calibration feeds."""
-    chosen = {name: values[name] for name in ("ranges", "smooth", "sensitivity")}
+    """INT8 with ranges from calibration feeds, or shorter numbers of another kind (--mode)."""
+    names = ("mode", "ranges", "smooth", "sensitivity", "block", "method")
+    chosen = {name: values[name] for name in names} | {"bits": values["bits"] and int(values["bits"])}
     produce("quantize", model, output, force, values, **chosen, **options.planned(values))

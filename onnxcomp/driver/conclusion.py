@@ -21,7 +21,14 @@ LEARNING = frozenset({"factorize", "precision", "prune", "quantize"})
 """Passes that learn from calibration feeds where there are some."""
 
 
-def conclude(bench: Workbench, recipe: str, done: list[StepResult], steps: Sequence[StepReport]) -> Result:
+def conclude(
+    bench: Workbench,
+    recipe: str,
+    done: list[StepResult],
+    steps: Sequence[StepReport],
+    *,
+    command: str = "optimize",
+) -> Result:
     """Measures the whole result, longer than any step; undoes steps from the end while it is not better."""
     reason = "no step was kept"
     while done:
@@ -39,12 +46,12 @@ def conclude(bench: Workbench, recipe: str, done: list[StepResult], steps: Seque
                 bench.warn(f"latency not proven: {timing.reason}")
             sentence = gain(bench, result, timing)
             measured = Measured(judgement, timing)
-            report = fill("optimize", bench, Verdict.PASSED, sentence, result, steps=steps, measured=measured)
+            report = fill(command, bench, Verdict.PASSED, sentence, result, steps=steps, measured=measured)
             return Result(result.model, report, done[-1].plan, bench.loaded.path)
         if failed:
             reason = failed[0].sentence()
         steps = _undone(steps, done.pop().report.name, reason)
-    return handed_back("optimize", bench, steps, f"the original is handed back: {_why_nothing(steps, reason)}")
+    return handed_back(command, bench, steps, f"the original is handed back: {_why_nothing(steps, reason)}")
 
 
 def handed_back(command: str, bench: Workbench, steps: Sequence[StepReport], sentence: str) -> Result:

@@ -15,12 +15,13 @@ from pydantic import BaseModel, ValidationError
 from onnxcomp.driver.conclusion import FINAL_SECONDS, conclude, unproved
 from onnxcomp.driver.largest import largest_cut
 from onnxcomp.driver.latency import measure
+from onnxcomp.driver.modes import CANDIDATES, MODES, best_of, check_options
 from onnxcomp.driver.options import Options
 from onnxcomp.driver.reporting import Measured, Subject, fill
 from onnxcomp.driver.result import Result
-from onnxcomp.driver.rival import Kept, against_whole_layers
+from onnxcomp.driver.rival import Progression, against_whole_layers
 from onnxcomp.driver.single import PlanSource, run_single
-from onnxcomp.driver.steps import CHANNELS, EXACT, batch_cosine, run_step
+from onnxcomp.driver.steps import EXACT, StepResult, batch_cosine, run_step
 from onnxcomp.driver.trial import NotRunnable
 from onnxcomp.driver.workbench import Workbench, prepare
 from onnxcomp.errors import GateError, ModelError, UsageError
@@ -76,26 +77,8 @@ def optimize(
     except NotRunnable as error:
         return unproved(load(model, ort_version=ort_version()), chosen, error)
     bench.judge.gates = _default_gates(gates, bench)
-    start = current = bench.canonical
-    done, steps = list[Kept](), list[StepReport]()
-    for config in _steps(recipe, chosen):
-        step = _pass(config)
-        if step.needs_calibration and bench.calibration is None:
-            why = f"needs calibration data: {CALIBRATION_HINT}"
-            steps.append(StepReport(name=step.name, status=StepStatus.NOTHING_TO_DO, why=why))
-            continue
-        if step.name in CHANNELS and not done:
-            start = current = bench.folded
-        if isinstance(step, Prune | Factorize) and getattr(chosen, step.name) == "auto":
-            result = largest_cut(step, current, bench)
-        else:
-            result = run_step(step, current, bench, exact=step.name in EXACT)
-        steps.append(result.report)
-        if result.report.status is StepStatus.KEPT:
-            done.append(Kept(step, result))
-            current = result.model
-    standing, steps = against_whole_layers(bench, start, done, steps)
-    return conclude(bench, recipe.canonical(), standing, steps)
+    standing = run_recipe(asked_steps(recipe, chosen), bench)
+    return conclude(bench, recipe.canonical(), standing.done, standing.reports)
 
 
 def simplify(
@@ -119,28 +102,50 @@ def quantize(
     calibration: object | None = None,
     eval: object | None = None,
     *,
-    ranges: Method = "mse",
-    smooth: str | float = "auto",
+    mode: str = "static",
+    ranges: Method | None = None,
+    smooth: str | float | None = None,
     sensitivity: str | os.PathLike[str] | None = None,
+    bits: int | None = None,
+    block: int | None = None,
+    method: str | None = None,
     plan: PlanSource = None,
     dry_run: bool = False,
     **options: Any,
 ) -> Result:
-    """Static INT8 with the numbers that you gave; the model is simplified first.
+    """INT8 or other short numbers, with the options that you gave; the model is simplified first.
 
     Args:
-        ranges: How activation ranges are chosen.
-        smooth: SmoothQuant for products with matrices: auto (chosen by the error of the outputs), none, or α, 0 to 1.
-        sensitivity: File of what each unit loses in INT8 and gains in time; made, or completed, by measuring, and read
-            if it is there: the precision that it sets for a unit holds.
+        mode: static: INT8 with ranges from calibration feeds. dynamic: INT8 products and LSTMs whose activations are
+            quantised at run time. weight-only: weights in blocks of 4 or 8 bits. fp16, bf16: 16-bit floats. auto: those
+            of them that fit the model and the target, and of what passes the gates the best measured one.
+        ranges: (static) How activation ranges are chosen; mse by default.
+        smooth: (static) SmoothQuant for products with matrices: auto (chosen by the error of the outputs), none, or α,
+            0 to 1.
+        sensitivity: (static) File of what each unit loses in INT8 and gains in time; made, or completed, by measuring,
+            and read if it is there: the precision that it sets for a unit holds.
+        bits, block, method: (weight-only) Of a weight, 4 or 8; weights that share a scale; auto, rtn, mse or gptq.
         plan: Replay this plan (or the plan in this file); needs no calibration data.
         dry_run: Plan only; `Result.plan` holds it.
 
     Other args and raises: as `optimize`.
     """
-    path = None if sensitivity is None else os.fspath(sensitivity)
-    step = Quantize(_config(QuantizeConfig, {"ranges": ranges, "smooth": smooth, "sensitivity": path}))
-    return run_single(step, model, _options(calibration, eval, options), plan, dry_run=dry_run)
+    chosen = _options(calibration, eval, options)
+    values = {"ranges": ranges, "smooth": smooth, "bits": bits, "block": block, "method": method}
+    values["sensitivity"] = None if sensitivity is None else os.fspath(sensitivity)
+    given = {name: value for name, value in values.items() if value is not None}
+    check_options(mode, given)
+    if mode != "auto":
+        return run_single(pass_of_mode(mode, given), model, chosen, plan, dry_run=dry_run)
+    if plan is not None or dry_run:
+        raise UsageError("--mode auto measures results, so there is no plan of it", hint="name the mode of the plan")
+    gates = Gates(chosen.min_cosine, chosen.max_drop)
+    bench = prepare(model, chosen, gates)
+    bench.judge.gates = _default_gates(gates, bench)
+    static = checked(QuantizeConfig, MODES["static"].values(given))
+    best, results = best_of(candidates(static, bench, given), bench.simplified, bench)
+    standing = [] if best is None else [results[best]]
+    return conclude(bench, f"auto {sorted(given.items())}", standing, [r.report for r in results], command="quantize")
 
 
 def prune(
@@ -191,7 +196,7 @@ def prune(
         "max_ratio": max_ratio,
         "ratios": dict(ratios or {}),
     }
-    config = _config(PruneConfig, values)
+    config = checked(PruneConfig, values)
     chosen = _options(calibration, eval, options)
     faster = latency is not None and plan is None
     return run_single(Prune(config), model, chosen, plan, dry_run=dry_run, must_be_faster=faster)
@@ -242,7 +247,7 @@ def factorize(
         "round_to": round_to,
         "allow_slower": allow_slower,
     }
-    step = Factorize(_config(FactorizeConfig, values))
+    step = Factorize(checked(FactorizeConfig, values))
     faster = latency is not None and plan is None
     chosen = _options(calibration, eval, options)
     return run_single(step, model, chosen, plan, dry_run=dry_run, must_be_faster=faster)
@@ -331,67 +336,6 @@ def _default_gates(gates: Gates, bench: Workbench) -> Gates:
         return gates
     labelled = bench.judge.metric is not None
     return Gates(max_drop=DEFAULT_MAX_DROP) if labelled else Gates(min_cosine=DEFAULT_MIN_COSINE)
-
-
-def _pass(config: Step) -> Pass[Any]:
-    return PASSES[type(config)](config)
-
-
-PASSES: dict[type[Any], Callable[[Any], Pass[Any]]] = {
-    SimplifyConfig: Simplify,
-    PruneConfig: Prune,
-    FactorizeConfig: Factorize,
-    QuantizeConfig: Quantize,
-    DynamicConfig: Dynamic,
-    PrecisionConfig: Precision,
-}
-
-
-Config = TypeVar("Config", bound=BaseModel)
-
-
-def _config(kind: type[Config], values: Mapping[str, Any]) -> Config:
-    """Checked options of a pass; a UsageError names the option whose value is out of its range."""
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name, *inside = [str(part) for part in first["loc"]] or [""]
-        where = f"{name}.{inside[0]}: " if name == "ratios" and inside else f"--{name.replace('_', '-')}: " * bool(name)
-        told = first["msg"].removeprefix("Value error, ")
-        raise UsageError(where + told[:1].lower() + told[1:]) from error
-
-
-def _steps(recipe: Recipe, options: Options) -> tuple[Step, ...]:
-    """The recipe's steps, with those that were asked for beside it: pruning first, while batch norms are still there to
-    judge by; factorisation of what is left before it is quantised.
-
-    Raises:
-        UsageError: The recipe has such a step already, or the value is neither a share nor "auto".
-    """
-    steps = list(recipe.step)
-    if options.sensitivity is not None:
-        path = {"sensitivity": os.fspath(options.sensitivity)}
-        steps = [s.model_copy(update=path) if isinstance(s, QuantizeConfig) else s for s in steps]
-    if options.factorize is not None:
-        config = _asked(FactorizeConfig, "factorize", options.factorize, recipe)
-        steps.insert(next((i for i, s in enumerate(steps) if isinstance(s, QuantizeConfig)), len(steps)), config)
-    if options.prune is not None:
-        steps.insert(0, _asked(PruneConfig, "prune", options.prune, recipe))
-    return tuple(steps)
-
-
-def _asked(kind: type[Config], name: str, wanted: float | str, recipe: Recipe) -> Config:
-    """The config of a pass that `--name K` or `--name auto` asks for."""
-    if any(isinstance(step, kind) for step in recipe.step):
-        raise UsageError(f"--{name}, and the recipe has such a step too", hint="leave one of them out")
-    try:
-        share = 0.5 if wanted == "auto" else float(wanted)
-    except ValueError:
-        share = -1.0
-    if not 0 < share < 1:
-        raise UsageError(f"--{name} {wanted}: a share of the MACs between 0 and 1 that may remain, or auto")
-    return _config(kind, {"macs": share})
 
 
 def _options(calibration: object | None, eval: object | None, options: Mapping[str, Any]) -> Options:

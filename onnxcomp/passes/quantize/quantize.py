@@ -58,6 +58,7 @@ class QuantizeConfig(Record):
     """Options of the pass.
 
     Args:
+        mode: In a recipe "auto" is this pass or another way to quantise, whichever measures best.
         ranges: How activation ranges are chosen; see `onnxcomp.passes.quantize.ranges`.
         exact_histograms: Use every value of every tensor instead of a regular sample.
         smooth: SmoothQuant for products with matrices: α, `none`, or the best of a few by the error of the outputs on
@@ -67,6 +68,7 @@ class QuantizeConfig(Record):
     """
 
     kind: Literal["quantize"] = Field(default="quantize", alias="pass")
+    mode: Literal["static", "auto"] = "static"
     ranges: Method = "mse"
     exact_histograms: bool = False
     smooth: Literal["auto", "none"] | Annotated[float, Field(ge=0, le=1)] = "auto"

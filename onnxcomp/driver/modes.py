@@ -1,0 +1,158 @@
+"""The ways to quantise: static, dynamic, weights alone, 16-bit floats; and the best measured one of those that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any
+
+import onnx_ir as ir
+from pydantic import BaseModel
+
+from onnxcomp.driver.latency import measure
+from onnxcomp.driver.options import Goal
+from onnxcomp.driver.registry import checked, pass_of
+from onnxcomp.driver.steps import GAIN, STEP_SECONDS, StepResult, nothing_to_change, run_step
+from onnxcomp.driver.workbench import Workbench
+from onnxcomp.errors import UsageError
+from onnxcomp.model.save import weight_bytes
+from onnxcomp.passes.base import CALIBRATION_HINT, Pass, Plan
+from onnxcomp.passes.dynamic.config import DynamicConfig
+from onnxcomp.passes.precision.precision import PrecisionConfig
+from onnxcomp.passes.quantize.quantize import QuantizeConfig
+from onnxcomp.passes.weight_only.config import WeightOnlyConfig
+from onnxcomp.report.figures import size
+from onnxcomp.report.structures import StepReport, StepStatus
+
+LEAST_SHARE = 0.25
+"""Share of the weights that a candidate must change to be worth a measurement."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to quantise.
+
+    Args:
+        config: Of its pass; `options`: names of the options that it takes; `fixed`: values that make this mode of the
+            pass.
+    """
+
+    config: type[BaseModel]
+    options: tuple[str, ...] = ()
+    fixed: Mapping[str, str] = field(default_factory=dict)
+
+    def values(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What of the options that were given is meant for this mode."""
+        return {name: given[name] for name in self.options if name in given} | dict(self.fixed)
+
+
+MODES: Mapping[str, Mode] = {
+    "static": Mode(QuantizeConfig, ("ranges", "smooth", "correct", "sensitivity")),
+    "dynamic": Mode(DynamicConfig),
+    "weight-only": Mode(WeightOnlyConfig, ("bits", "block", "method")),
+    "fp16": Mode(PrecisionConfig, fixed={"dtype": "fp16"}),
+    "bf16": Mode(PrecisionConfig, fixed={"dtype": "bf16"}),
+}
+
+CANDIDATES: Mapping[str, tuple[str, ...]] = {
+    "cpu": ("static", "dynamic", "weight-only"),
+    "cuda": ("fp16", "weight-only"),
+    "tensorrt": ("static", "fp16"),
+    "qnn": ("static",),
+}
+"""What `auto` tries, by execution provider of the target."""
+
+
+def check_options(mode: str, given: Mapping[str, Any]) -> None:
+    """There is such a mode, and every option that was given means something in it.
+
+    Raises:
+        UsageError: There is none, or one does not.
+    """
+    if mode != "auto" and mode not in MODES:
+        near = get_close_matches(mode, [*MODES, "auto"], 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(MODES)}, auto"
+        raise UsageError(f"unknown mode {mode!r}", hint=hint)
+    for name in given:
+        owners = [m for m, facts in MODES.items() if name in facts.options]
+        if mode != "auto" and mode not in owners:
+            raise UsageError(f"--{name} means nothing with --mode {mode}; it belongs to {' and '.join(owners)}")
+
+
+def pass_of_mode(name: str, given: Mapping[str, Any]) -> Pass[Any]:
+    """The pass of a mode, with what of the options is meant for it."""
+    return pass_of(checked(MODES[name].config, MODES[name].values(given)))
+
+
+def candidates(static: QuantizeConfig, bench: Workbench, given: Mapping[str, Any] = MappingProxyType({})) -> (
+    list[Pass[Any]]
+):
+    """The ways to quantise that fit the target.
+
+    Args:
+        static: Config of the static one; `given`: options for the others.
+    """
+    names = CANDIDATES[bench.target.provider]
+    return [pass_of(static) if name == "static" else pass_of_mode(name, given) for name in names]
+
+
+def best_of(
+    steps: Sequence[Pass[Any]], model: ir.Model, bench: Workbench
+) -> tuple[int | None, list[StepResult]]:
+    """Every candidate behind the gates of `optimize`, and which of them is the best measured one; None if none passed.
+
+    The fastest one; of those that are as fast within the 3 % that count as a gain the smallest. With the goal "size"
+    the other way round.
+    """
+    results = [_tried(step, model, bench) for step in steps]
+    kept = [i for i, r in enumerate(results) if r.report.status is StepStatus.KEPT]
+    if not kept:
+        return None, results
+    speeds, sizes = dict.fromkeys(kept, 1.0), {i: weight_bytes(results[i].model) for i in kept}
+    if len(kept) > 1 and bench.target_is_host:
+        models: dict[str, ir.Model] = {"before": model} | {str(i): results[i].model for i in kept}
+        timing = measure(
+            models, bench.feed, bench.context.session, bench.clock, min_seconds=STEP_SECONDS * len(kept), attempts=2
+        )
+        speeds = {i: timing.speedup[str(i)] for i in kept}
+    best = _best(speeds, sizes, bench.options.goal)
+    told = f"{steps[best].name} is better: {speeds[best]:.2f} × as fast, {size(sizes[best])} of weights"
+    for i in kept:
+        if i != best:
+            why = f"{told}, to {speeds[i]:.2f} × and {size(sizes[i])}"
+            report = results[i].report.model_copy(update={"status": StepStatus.UNDONE, "why": why})
+            results[i] = StepResult(model, report, None)
+    return best, results
+
+
+def _best(speeds: Mapping[int, float], sizes: Mapping[int, int], goal: Goal) -> int:
+    if goal == "size":
+        smallest = min(sizes.values())
+        return max((i for i in sizes if sizes[i] <= smallest * GAIN), key=lambda i: speeds[i])
+    fastest = max(speeds.values())
+    return min((i for i in speeds if speeds[i] >= fastest / GAIN), key=lambda i: sizes[i])
+
+
+def _tried(step: Pass[Any], model: ir.Model, bench: Workbench) -> StepResult:
+    if step.needs_calibration and bench.calibration is None:
+        return _nothing(step, model, f"needs calibration data: {CALIBRATION_HINT}")
+    plan: Plan = step.plan(model, bench.context)
+    if not plan.changes():
+        return _nothing(step, model, nothing_to_change(plan))
+    share = _share_of_weights(model, plan.changes())
+    if share < LEAST_SHARE:
+        return _nothing(step, model, f"not tried: what it can change holds {share:.0%} of the weights")
+    return run_step(step, model, bench, exact=False, plan=plan)
+
+
+def _nothing(step: Pass[Any], model: ir.Model, why: str) -> StepResult:
+    return StepResult(model, StepReport(name=step.name, status=StepStatus.NOTHING_TO_DO, why=why), None)
+
+
+def _share_of_weights(model: ir.Model, names: frozenset[str]) -> float:
+    """Bytes of the initializers that these nodes read, over all."""
+    read = {id(v): v for node in model.graph if node.name in names for v in node.inputs if v is not None}
+    held = sum(v.const_value.nbytes for v in read.values() if v.const_value is not None and v.is_initializer())
+    return held / max(1, weight_bytes(model))
