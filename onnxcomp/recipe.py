@@ -19,10 +19,11 @@ from onnxcomp.passes.factorize.config import FactorizeConfig
 from onnxcomp.passes.prune.config import PruneConfig
 from onnxcomp.passes.quantize.quantize import QuantizeConfig
 from onnxcomp.passes.simplify.simplify import SimplifyConfig
+from onnxcomp.passes.weight_only.config import WeightOnlyConfig
 from onnxcomp.report.structures import Record
 
 Step = Annotated[
-    SimplifyConfig | PruneConfig | FactorizeConfig | QuantizeConfig | DynamicConfig,
+    SimplifyConfig | PruneConfig | FactorizeConfig | QuantizeConfig | DynamicConfig | WeightOnlyConfig,
     Field(discriminator="kind"),
 ]
 SCHEMA = "onnxcomp-recipe/1"

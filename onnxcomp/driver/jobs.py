@@ -36,6 +36,8 @@ from onnxcomp.passes.prune.prune import Prune
 from onnxcomp.passes.quantize.quantize import Quantize, QuantizeConfig
 from onnxcomp.passes.quantize.ranges import Method
 from onnxcomp.passes.simplify.simplify import Simplify, SimplifyConfig
+from onnxcomp.passes.weight_only.config import WeightOnlyConfig
+from onnxcomp.passes.weight_only.weight_only import WeightOnly
 from onnxcomp.recipe import Recipe, Step, load_recipe
 from onnxcomp.report.structures import Benchmark, Report, StepReport, StepStatus, Verdict
 from onnxcomp.runtime.child import probe
@@ -337,6 +339,7 @@ PASSES: dict[type[Any], Callable[[Any], Pass[Any]]] = {
     FactorizeConfig: Factorize,
     QuantizeConfig: Quantize,
     DynamicConfig: Dynamic,
+    WeightOnlyConfig: WeightOnly,
 }
 
 

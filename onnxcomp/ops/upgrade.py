@@ -8,7 +8,7 @@ onnx/docs/Changelog.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -27,7 +27,7 @@ OLDEST_OPSET = 7
 
 
 class CannotLift(Exception):
-    """This node has no equivalent at opset 13; the message says why."""
+    """This node has no equivalent at the opset wanted; the message says why."""
 
 
 Rule = Callable[[ir.Node], None]
@@ -62,15 +62,25 @@ def lift(model: ir.Model) -> bool:
         return False
     if opset < OLDEST_OPSET:
         raise CannotLift(f"opset {opset} is older than {OLDEST_OPSET}, whose broadcasting rules differ")
+    climb(model, RULES, TARGET_OPSET)
+    return True
+
+
+def climb(model: ir.Model, rules: Mapping[tuple[str, int], Rule], target: int) -> None:
+    """Applies the rule of every opset on the way to `target`, in place.
+
+    Raises:
+        CannotLift: A rule refused a node.
+    """
+    opset = model.opset_imports[""]
     for graph in (model.graph, *model.graph.subgraphs()):
         for node in tuple(graph):
-            for step in range(opset + 1, TARGET_OPSET + 1):
+            for step in range(opset + 1, target + 1):
                 # A rule may rename the operator (Upsample → Resize); the next step then finds the new one.
-                edit = RULES.get((node.op_type, step)) if is_standard(node) else None
+                edit = rules.get((node.op_type, step)) if is_standard(node) else None
                 if edit is not None:
                     edit(node)
-    model.opset_imports[""] = TARGET_OPSET
-    return True
+    model.opset_imports[""] = target
 
 
 def _initializer(node: ir.Node, array: np.ndarray, name: str) -> ir.Value:
@@ -86,7 +96,7 @@ def _append_inputs(node: ir.Node, *arrays: tuple[str, np.ndarray | None]) -> Non
         node.replace_input_with(index, None if array is None else _initializer(node, array, name))
 
 
-def _attributes_to_inputs(node: ir.Node, *names: str) -> None:
+def attributes_to_inputs(node: ir.Node, *names: str) -> None:
     """Moves int-list attributes to trailing int64 inputs; a missing attribute leaves the optional input out."""
     present = [(n, np.asarray(ints_attribute(node, n, ()), np.int64)) for n in names if n in node.attributes]
     for name, _ in present:
@@ -105,7 +115,7 @@ def _scalar(node: ir.Node, value: float) -> np.ndarray | None:
     return np.asarray(value).astype(dtype.numpy())
 
 
-def _is_used(value: ir.Value) -> bool:
+def is_used(value: ir.Value) -> bool:
     return bool(value.uses()) or value.is_graph_output()
 
 
@@ -137,7 +147,7 @@ def _upsample_10(node: ir.Node) -> None:
 @rule("Dropout", 10)
 def _dropout_10(node: ir.Node) -> None:
     """The mask became bool."""
-    if len(node.outputs) > 1 and _is_used(node.outputs[1]):
+    if len(node.outputs) > 1 and is_used(node.outputs[1]):
         raise CannotLift("the mask of a Dropout is used, and its type changed at opset 10")
 
 
@@ -176,7 +186,7 @@ def _resize_13(node: ir.Node) -> None:
 @rule("Slice", 10)
 def _slice_10(node: ir.Node) -> None:
     """`starts`, `ends`, `axes` became inputs; a missing `axes` meant the first ones, as it still does."""
-    _attributes_to_inputs(node, "starts", "ends", "axes")
+    attributes_to_inputs(node, "starts", "ends", "axes")
 
 
 @rule("TopK", 10)
@@ -197,7 +207,7 @@ def _clip_11(node: ir.Node) -> None:
 def _pad_11(node: ir.Node) -> None:
     """`pads` and `value` became inputs; the value's default is still 0."""
     fill = node.attributes.pop("value").as_float() if "value" in node.attributes else 0.0
-    _attributes_to_inputs(node, "pads")
+    attributes_to_inputs(node, "pads")
     if fill:
         _append_inputs(node, ("value", _scalar(node, fill)))
 
@@ -217,12 +227,12 @@ def _dropout_12(node: ir.Node) -> None:
 @rule("Unsqueeze", 13)
 @rule("ReduceSum", 13)
 def _axes_13(node: ir.Node) -> None:
-    _attributes_to_inputs(node, "axes")
+    attributes_to_inputs(node, "axes")
 
 
 @rule("Split", 13)
 def _split_13(node: ir.Node) -> None:
-    _attributes_to_inputs(node, "split")
+    attributes_to_inputs(node, "split")
 
 
 @rule("Softmax", 13)
