@@ -20,10 +20,17 @@ from onnxcomp.passes.precision.precision import PrecisionConfig
 from onnxcomp.passes.prune.config import PruneConfig
 from onnxcomp.passes.quantize.quantize import QuantizeConfig
 from onnxcomp.passes.simplify.simplify import SimplifyConfig
+from onnxcomp.passes.weight_only.config import WeightOnlyConfig
 from onnxcomp.report.structures import Record
 
 Step = Annotated[
-    SimplifyConfig | PruneConfig | FactorizeConfig | QuantizeConfig | DynamicConfig | PrecisionConfig,
+    SimplifyConfig
+    | PruneConfig
+    | FactorizeConfig
+    | QuantizeConfig
+    | DynamicConfig
+    | WeightOnlyConfig
+    | PrecisionConfig,
     Field(discriminator="kind"),
 ]
 SCHEMA = "onnxcomp-recipe/1"

@@ -3,44 +3,39 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import onnx_ir as ir
-from pydantic import BaseModel, ValidationError
 
 from onnxcomp.driver.conclusion import FINAL_SECONDS, conclude, unproved
-from onnxcomp.driver.largest import largest_cut
 from onnxcomp.driver.latency import measure
-from onnxcomp.driver.modes import CANDIDATES, MODES, best_of, check_options
+from onnxcomp.driver.modes import MODES, best_of, candidates, check_options, pass_of_mode
 from onnxcomp.driver.options import Options
+from onnxcomp.driver.registry import checked
 from onnxcomp.driver.reporting import Measured, Subject, fill
 from onnxcomp.driver.result import Result
-from onnxcomp.driver.rival import Progression, against_whole_layers
+from onnxcomp.driver.running import asked_steps, run_recipe
 from onnxcomp.driver.single import PlanSource, run_single
-from onnxcomp.driver.steps import EXACT, StepResult, batch_cosine, run_step
+from onnxcomp.driver.steps import batch_cosine
 from onnxcomp.driver.trial import NotRunnable
 from onnxcomp.driver.workbench import Workbench, prepare
 from onnxcomp.errors import GateError, ModelError, UsageError
 from onnxcomp.evaluate.gates import Gates
 from onnxcomp.evaluate.proof import check_batches, check_structure
 from onnxcomp.model.load import LoadedModel, ModelSource, load
-from onnxcomp.passes.base import CALIBRATION_HINT, Pass
-from onnxcomp.passes.dynamic.config import DynamicConfig
-from onnxcomp.passes.dynamic.dynamic import Dynamic
 from onnxcomp.passes.factorize.config import FactorizeConfig
 from onnxcomp.passes.factorize.factorize import Factorize
-from onnxcomp.passes.precision.precision import Precision, PrecisionConfig
 from onnxcomp.passes.prune.config import PruneConfig
 from onnxcomp.passes.prune.prune import Prune
-from onnxcomp.passes.quantize.quantize import Quantize, QuantizeConfig
+from onnxcomp.passes.quantize.quantize import QuantizeConfig
 from onnxcomp.passes.quantize.ranges import Method
-from onnxcomp.passes.simplify.simplify import Simplify, SimplifyConfig
-from onnxcomp.recipe import Recipe, Step, load_recipe
-from onnxcomp.report.structures import Benchmark, Report, StepReport, StepStatus, Verdict
+from onnxcomp.passes.simplify.simplify import Simplify
+from onnxcomp.recipe import load_recipe
+from onnxcomp.report.structures import Benchmark, Report, Verdict
 from onnxcomp.runtime.child import probe
 from onnxcomp.runtime.library import version as ort_version
 

@@ -86,9 +86,9 @@ def pass_of_mode(name: str, given: Mapping[str, Any]) -> Pass[Any]:
     return pass_of(checked(MODES[name].config, MODES[name].values(given)))
 
 
-def candidates(static: QuantizeConfig, bench: Workbench, given: Mapping[str, Any] = MappingProxyType({})) -> (
-    list[Pass[Any]]
-):
+def candidates(
+    static: QuantizeConfig, bench: Workbench, given: Mapping[str, Any] = MappingProxyType({})
+) -> list[Pass[Any]]:
     """The ways to quantise that fit the target.
 
     Args:
@@ -98,9 +98,7 @@ def candidates(static: QuantizeConfig, bench: Workbench, given: Mapping[str, Any
     return [pass_of(static) if name == "static" else pass_of_mode(name, given) for name in names]
 
 
-def best_of(
-    steps: Sequence[Pass[Any]], model: ir.Model, bench: Workbench
-) -> tuple[int | None, list[StepResult]]:
+def best_of(steps: Sequence[Pass[Any]], model: ir.Model, bench: Workbench) -> tuple[int | None, list[StepResult]]:
     """Every candidate behind the gates of `optimize`, and which of them is the best measured one; None if none passed.
 
     The fastest one; of those that are as fast within the 3 % that count as a gain the smallest. With the goal "size"

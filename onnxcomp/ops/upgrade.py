@@ -1,6 +1,6 @@
-"""Rules that lift a model from opset 7 on: to 13, where per-channel DequantizeLinear begins, or further, up to 20.
+"""Rules that lift a model from opset 7 on: to 13, where per-channel DequantizeLinear begins, or further, up to 21.
 
-Only changes of meaning or form have a rule. Every other operator change between opsets 7 and 20 widened types, allowed
+Only changes of meaning or form have a rule. Every other operator change between opsets 7 and 21 widened types, allowed
 negative axes or added options that are off by default, and needs nothing (the list is closed: old opsets don't change
 any more; a test holds it against `onnx.defs.get_all_schemas_with_history()`). Source of each rule: the "Version"
 sections of the operator's entry in onnx/docs/Changelog.md.
@@ -21,13 +21,14 @@ from onnxcomp.ops.attributes import (
     new_initializer,
     string_attribute,
 )
+from onnxcomp.ops.limits import minimum_ir_version
 
 TARGET_OPSET = 13
 """What every model is lifted to."""
 
 OLDEST_OPSET = 7
-NEWEST_OPSET = 20
-"""What a model can be lifted to; every ONNX Runtime of `ops/limits.py` loads it."""
+NEWEST_OPSET = 21
+"""What a model can be lifted to: where DequantizeLinear has blocks and 4 bits."""
 
 
 class CannotLift(Exception):
@@ -74,6 +75,7 @@ def lift(model: ir.Model, to: int = TARGET_OPSET) -> bool:
                 if edit is not None:
                     edit(node)
     model.opset_imports[""] = to
+    model.ir_version = max(model.ir_version, minimum_ir_version(to))
     return True
 
 
@@ -313,6 +315,12 @@ def _split_18(node: ir.Node) -> None:
         node.attributes["num_outputs"] = ir.AttrInt64("num_outputs", len(node.outputs))
 
 
+@rule("AveragePool", 19)
+def _average_pool_19(node: ir.Node) -> None:
+    if int_attribute(node, "ceil_mode", 0):
+        raise CannotLift(f"{node.name}: AveragePool with ceil_mode counts its last window in another way from 19 on")
+
+
 @rule("GridSample", 20)
 def _grid_sample_20(node: ir.Node) -> None:
     """Modes were named anew for more than two axes."""
@@ -327,3 +335,9 @@ def _dft_20(node: ir.Node) -> None:
     node.attributes.pop("axis", None)
     node.resize_inputs(2)
     _append_inputs(node, ("axis", np.asarray(axis, np.int64)))
+
+
+@rule("GroupNormalization", 21)
+def _group_normalization_21(node: ir.Node) -> None:
+    """Scale and bias for each channel instead of each group."""
+    raise CannotLift(f"{node.name}: GroupNormalization changed its form at opset 21")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxcomp.ops.attributes import constant, is_constant, is_standard, qualified
+from onnxcomp.ops.attributes import constant, is_constant, is_standard, new_initializer, qualified
+from onnxcomp.ops.kernels import QUANTIZATION_OPERATORS
 from onnxcomp.ops.linear import Array, LinearView, MatrixView
 from onnxcomp.passes.selection import left_out
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
@@ -111,6 +112,38 @@ def view_of(node: ir.Node) -> MatrixView | None:
     """The node as y = W·x + b, a weight that other nodes read too included."""
     view = LinearView.of(node, tied=True)
     return view if isinstance(view, MatrixView) else None
+
+
+def bias_of(graph: ir.Graph, view: MatrixView) -> ir.Value | None:
+    """b as an initializer [N], a Gemm's β in it; stored again only where that changes it."""
+    offset = view.offset()
+    if offset is None or view.bias is None:
+        return None
+    array = offset.astype(np.float32)
+    own = view.bias.const_value
+    if own is not None and own.shape == array.shape and np.array_equal(own.numpy(), array):
+        return view.bias
+    return new_initializer(graph, f"{view.node.name}.bias", array)
+
+
+def replace_product(graph: ir.Graph, view: MatrixView, made: Sequence[ir.Node]) -> None:
+    """Puts nodes in the place of a product and the bias that is added behind it; the last one gives the result."""
+    replaced = list(dict.fromkeys([view.node, view.output.producer() or view.node]))
+    ir.convenience.replace_nodes_and_values(graph, view.node, replaced, made, [view.output], made[-1].outputs)
+
+
+def drop_unread(graph: ir.Graph) -> None:
+    """Removes the initializers that nothing reads any more."""
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[name]
+
+
+def already_quantized(model: ir.Model) -> list[Skip]:
+    """What says that a model which is quantised has nothing left to quantise; empty for others."""
+    present = sorted({n.op_type for n in model.graph.all_nodes() if n.op_type in QUANTIZATION_OPERATORS})
+    sentence = f"the model holds {', '.join(present[:4])} already"
+    return [Skip(node="", op_type=present[0], code=Reason.ALREADY_QUANTIZED, sentence=sentence)] if present else []
 
 
 def _refusal(node: ir.Node, only: Sequence[str], exclude: Sequence[str], smallest: int) -> tuple[Reason, str] | None:

@@ -7,7 +7,6 @@ import onnx_ir as ir
 from onnxcomp.errors import PlanError
 from onnxcomp.model.normalize import clone
 from onnxcomp.ops.attributes import is_standard
-from onnxcomp.ops.kernels import QUANTIZATION_OPERATORS
 from onnxcomp.passes.base import Context, Evidence, Proof, header
 from onnxcomp.passes.dynamic.config import DynamicConfig
 from onnxcomp.passes.dynamic.plan import DynamicLayer, DynamicPlan
@@ -15,7 +14,15 @@ from onnxcomp.passes.dynamic.products import write_products
 from onnxcomp.passes.dynamic.recurrent import Recurrent, find_recurrent, write_recurrent
 from onnxcomp.passes.dynamic.relax import relaxed
 from onnxcomp.passes.kernel_counts import count_kernels
-from onnxcomp.passes.products import OPERATORS, Product, find_products, inside_bodies, skip
+from onnxcomp.passes.products import (
+    OPERATORS,
+    Product,
+    already_quantized,
+    drop_unread,
+    find_products,
+    inside_bodies,
+    skip,
+)
 from onnxcomp.report.reasons import Reason
 from onnxcomp.report.structures import Skip
 from onnxcomp.report.text import printable
@@ -63,7 +70,7 @@ class Dynamic:
         skips += [skip(n, *LEFT_FLOAT[n.op_type]) for n in model.graph if n.op_type in LEFT_FLOAT and is_standard(n)]
         skips += inside_bodies(model, OPERATORS | {"LSTM"} | LEFT_FLOAT.keys())
         if not products and not recurrent:
-            skips += _already(model)
+            skips += already_quantized(model)
         layers = [
             *(DynamicLayer(name=p.name, op_type=p.op_type, nodes=p.nodes, elements=p.elements) for p in products),
             *(
@@ -96,9 +103,7 @@ class Dynamic:
         write_products(result, list(products.values()), portable=portable, pairs_saturate=plan.pairs_saturate)
         for name in wanted & recurrent.keys():
             write_recurrent(result.graph, recurrent[name], pairs_saturate=plan.pairs_saturate)
-        for name, value in list(result.graph.initializers.items()):
-            if not value.uses() and not value.is_graph_output():
-                del result.graph.initializers[name]
+        drop_unread(result.graph)
         if not portable:
             result.opset_imports.setdefault("com.microsoft", 1)
         result.graph.sort()
@@ -130,13 +135,6 @@ class Dynamic:
         sentence = f"sums of more than {LONGEST} products may not fit 32 bits"
         skips += [skip(v.node, Reason.UNSUPPORTED_FORM, sentence) for p in long for v in p.views]
         return [p for p in products if p.size[1] <= LONGEST], skips
-
-
-def _already(model: ir.Model) -> list[Skip]:
-    """What says that there is nothing left to do."""
-    present = sorted({n.op_type for n in model.graph.all_nodes() if n.op_type in QUANTIZATION_OPERATORS})
-    sentence = f"the model holds {', '.join(present[:4])} already"
-    return [Skip(node="", op_type=present[0], code=Reason.ALREADY_QUANTIZED, sentence=sentence)] if present else []
 
 
 def _check(plan: DynamicPlan, products: dict[str, Product], recurrent: dict[str, Recurrent]) -> None:

@@ -18,7 +18,7 @@ from onnxcomp.model.normalize import free_name
 from onnxcomp.ops.attributes import new_initializer
 from onnxcomp.ops.linear import MatrixView
 from onnxcomp.passes.integer_weights import quantize_weight, weight_scales
-from onnxcomp.passes.products import Product, view_of
+from onnxcomp.passes.products import Product, bias_of, replace_product, view_of
 
 MICROSOFT = "com.microsoft"
 
@@ -46,8 +46,7 @@ def write_products(model: ir.Model, products: Sequence[Product], *, portable: bo
         view = view_of(node)
         assert view is not None
         made = writer.standard(view, stored) if portable else writer.own(view, stored)
-        replaced = list(dict.fromkeys([view.node, view.output.producer() or view.node]))
-        ir.convenience.replace_nodes_and_values(graph, view.node, replaced, made, [view.output], [made[-1].outputs[0]])
+        replace_product(graph, view, made)
 
 
 def _stored(graph: ir.Graph, product: Product, pairs_saturate: bool) -> Stored:
@@ -78,7 +77,7 @@ class _Writer:
         scales = self._node("Mul", [scale, stored.scales], f"{name}.scales")
         result = self._node("Mul", [floats.outputs[0], scales.outputs[0]], name)
         made = [product, floats, scales, result]
-        bias = self._bias(view)
+        bias = bias_of(self._graph, view)
         if bias is not None:
             result.outputs[0].name = free_name(f"{name}.product", self._taken)
             made.append(self._node("Add", [result.outputs[0], bias], f"{name}.biased"))
@@ -87,7 +86,7 @@ class _Writer:
     def own(self, view: MatrixView, stored: Stored) -> list[ir.Node]:
         """As one operator of ONNX Runtime's own."""
         name = view.node.name or ""
-        bias = self._bias(view)
+        bias = bias_of(self._graph, view)
         if self._readers[view.input.name] == 1:
             inputs = [view.input, stored.integers, stored.scales, None, bias]
             return [self._node("DynamicQuantizeMatMul", inputs, name, MICROSOFT)]
@@ -107,17 +106,6 @@ class _Writer:
             self._graph.insert_before(view.node, [node])
             self._quantized[source.name] = node.outputs
         return self._quantized[source.name]
-
-    def _bias(self, view: MatrixView) -> ir.Value | None:
-        """b with a Gemm's β in it; stored again only where that changes it."""
-        offset = view.offset()
-        if offset is None or view.bias is None:
-            return None
-        array = offset.astype(np.float32)
-        own = view.bias.const_value
-        if own is not None and own.shape == array.shape and np.array_equal(own.numpy(), array):
-            return view.bias
-        return new_initializer(self._graph, f"{view.node.name}.bias", array)
 
     def _node(
         self, op_type: str, inputs: Sequence[ir.Value | None], name: str, domain: str = "", **attributes: int
