@@ -150,7 +150,7 @@ running = _stack(
         default="auto",
         show_default=True,
         metavar="NAME",
-        help="Machine that the result is for: auto, cpu-vnni, cpu-avx2, arm64.",
+        help="Machine that the result is for: auto, cpu-vnni, cpu-avx2, arm64, cuda, tensorrt, qnn.",
     ),
     _machine(
         "--ep", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where it is measured."

@@ -63,7 +63,7 @@ def handed_back(command: str, bench: Workbench, steps: Sequence[StepReport], sen
 def unproved(loaded: LoadedModel, options: Options, error: NotRunnable) -> Result:
     """The original, because nothing could be shown of any other: no feed that it runs on is known."""
     facts = Subject.of(loaded).facts({})
-    target, is_host = find_target(options.target)
+    target, is_host = find_target(options.target, options.ep)
     report = Report(
         command="optimize",
         version=__version__,

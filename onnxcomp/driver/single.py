@@ -74,7 +74,7 @@ def run_single(
         must_be_faster: A result that is slower than the original is refused.
 
     Raises:
-        UsageError: The pass needs calibration data and there is none.
+        UsageError: The pass needs calibration data and there is none, or is of no use on the target.
         PlanError: The plan can't be read, or belongs to another pass or model.
         GateError: A gate that the user set is not met.
         InternalError: The result would not be valid.
@@ -82,6 +82,9 @@ def run_single(
     if isinstance(plan, str | os.PathLike):
         plan = load_plan(plan, step)
     bench = prepare(model, options, Gates(options.min_cosine, options.max_drop))
+    if step.name in bench.target.refuses:
+        why, hint = bench.target.refuses[step.name]
+        raise UsageError(f"{step.name} for {bench.target.name}: {why}", hint=hint)
     start = starting_form(step, bench)
     if plan is not None:
         check_origin(plan, step, start)

@@ -14,7 +14,7 @@ from onnxcomp.calibration.readers import DataKind, Feed, Reader, as_reader
 from onnxcomp.calibration.spec import open_spec, parse_spec
 from onnxcomp.calibration.split import hold_out
 from onnxcomp.driver.clock import Clock
-from onnxcomp.driver.options import Options
+from onnxcomp.driver.options import Ep, Options
 from onnxcomp.driver.trial import runnable_shapes, shapes_of, table_limits
 from onnxcomp.errors import UsageError
 from onnxcomp.evaluate.gates import Gates
@@ -102,7 +102,7 @@ def prepare(source: ModelSource, options: Options, gates: Gates) -> Workbench:
     clock = Clock(options.time_limit, options.progress)
     clock.report("loading", 0, None)
     require(options.ep)
-    target, is_host = find_target(options.target)
+    target, is_host = find_target(options.target, options.ep)
     loaded = load(source, ort_version=ort_version())
     threads = options.threads or detect_host().physical_cores
     config = SessionConfig(provider=options.ep, threads=threads, custom_ops=options.custom_ops)
@@ -166,13 +166,13 @@ def _check_shape_names(sign: Signature, shape: Mapping[str, tuple[int, ...]]) ->
             raise UsageError(f"--shape: no input or dynamic dimension {name!r}", hint=hint)
 
 
-def find_target(name: str) -> tuple[Target, bool]:
-    """The target by name, and whether it is this machine.
+def find_target(name: str, ep: Ep = "cpu") -> tuple[Target, bool]:
+    """The target by name, and whether it is this machine with the provider that measures.
 
     Raises:
         UsageError: Unknown name.
     """
-    here = detect_target(detect_host())
+    here = "cuda" if ep == "cuda" else detect_target(detect_host())
     if name == "auto":
         return TARGETS[here], True
     if name not in TARGETS:

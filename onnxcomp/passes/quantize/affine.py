@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxcomp.passes.integer_weights import SMALLEST_SCALE
+from onnxcomp.passes.integer_weights import SMALLEST_SCALE, WEIGHT_QMAX
 
 QMAX = 255
 BIAS_LIMIT = 2.0**30
@@ -18,7 +18,7 @@ BIAS_LIMIT = 2.0**30
 
 @dataclass(frozen=True)
 class Affine:
-    """Parameters of one uint8 tensor. `scale` is a float32 value held in a Python float."""
+    """Parameters of one tensor in 8 bits. `scale` is a float32 value held in a Python float."""
 
     scale: float
     zero_point: int
@@ -58,6 +58,16 @@ def _fitting(clip: tuple[float, float], zero_point: int) -> np.float32:
     above = clip[1] / (QMAX - zero_point) if zero_point < QMAX else np.inf
     below = -clip[0] / zero_point if zero_point else np.inf
     return np.float32(min(above, below))
+
+
+def symmetric(low: float, high: float) -> Affine:
+    """int8 parameters with zero point 0 that cover [low, high]: s = max(|low|, |high|) / 127.
+
+    >>> symmetric(0.0, 254.0)
+    Affine(scale=2.0, zero_point=0)
+    """
+    largest = max(-low, high)
+    return Affine(float(np.float32(largest / WEIGHT_QMAX)) if largest > SMALLEST_SCALE * WEIGHT_QMAX else 1.0, 0)
 
 
 def scalar_constant(value: float) -> tuple[Affine, int]:

@@ -3,9 +3,13 @@ vain."""
 
 from __future__ import annotations
 
+from collections import Counter
+
 import onnx_ir as ir
 
 from onnxcomp.ops.kernels import ABSORBED_ACTIVATIONS, FUSED_INTO_GEMM, HEAVY_OPERATORS
+from onnxcomp.ops.targets import Target
+from onnxcomp.passes.base import Proof
 from onnxcomp.passes.kernel_counts import count_kernels
 from onnxcomp.passes.quantize.plan import QuantPlan
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
@@ -25,6 +29,20 @@ def audit(model: ir.Model, plan: QuantPlan, config: SessionConfig) -> FusionAudi
         conversions=counts.conversions,
         stayed_float=tuple(_stayed_float(model, plan, counts.float_names)),
     )
+
+
+def structure(after: ir.Model, plan: QuantPlan, target: Target) -> Proof:
+    """What was written for a machine that is not here: nothing says yet that its compiler takes it."""
+    written = Counter(node.op_type for node in after.graph)
+    floats = Counter(n.op_type for n in after.graph if n.op_type in HEAVY_OPERATORS and n.name not in plan.quantized())
+    sentences = [
+        f"{len(plan.quantized())} operators read integers as {target.name} wants them; "
+        f"{written['QuantizeLinear']} QuantizeLinear, {written['DequantizeLinear']} DequantizeLinear",
+        f"unverified here: what {target.name} makes of them is not known on this machine",
+    ]
+    if floats:
+        sentences.append("in float: " + ", ".join(f"{count} {op_type}" for op_type, count in floats.most_common()))
+    return Proof(passed=bool(plan.quantized()), sentences=tuple(sentences))
 
 
 def unfused(found: FusionAudit) -> tuple[str, ...]:

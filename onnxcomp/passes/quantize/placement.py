@@ -16,9 +16,10 @@ from onnxcomp.passes.quantize.sites import Site
 def settle(sites: Sequence[Site], excluded: frozenset[str] = frozenset()) -> list[Site]:
     """The largest set of sites without `excluded` in which no site is converted in vain.
 
-    WEIGHTED sites stay: they are why one quantises. COMPUTED and CARRIED sites stay only between INT8 neighbours: every
-    activation that they read is INT8 anyway, and at least one INT8 site reads what they write. Removing one can strand
-    its neighbours, so they are asked again, each at most once for each neighbour that left: linear in the graph.
+    WEIGHTED sites stay: they are why one quantises. So do those that stand alone. COMPUTED and CARRIED sites stay only
+    between INT8 neighbours: every activation that they read is INT8 anyway, and at least one INT8 site reads what they
+    write. Removing one can strand its neighbours, so they are asked again, each at most once for each neighbour that
+    left: linear in the graph.
     """
     kept: dict[int, Site] = {id(s.node): s for s in sites if s.name not in excluded}
     readers: dict[int, set[int]] = defaultdict(set)
@@ -33,7 +34,7 @@ def settle(sites: Sequence[Site], excluded: frozenset[str] = frozenset()) -> lis
     queue = deque(kept)
     while queue:
         key = queue.popleft()
-        if key not in kept or kept[key].kernel.role is Role.WEIGHTED:
+        if key not in kept or kept[key].kernel.role is Role.WEIGHTED or kept[key].alone:
             continue
         site = kept[key]
         fed = all(is_constant(v) or writer.get(id(v)) in kept or wanted[id(v)] > 0 for v in site.inputs)

@@ -22,18 +22,20 @@ from onnxcomp.model.shapes import bind
 from onnxcomp.ops.attributes import constant
 from onnxcomp.ops.kernels import QUANTIZATION_OPERATORS, Role, is_depthwise, padded_inputs
 from onnxcomp.ops.macs import static_shape
+from onnxcomp.ops.targets import Int8
 from onnxcomp.passes.base import CALIBRATION_HINT, Context, Evidence, Proof, header
 from onnxcomp.passes.integer_weights import weight_scales
 from onnxcomp.passes.latency_rounds import relative_latencies
 from onnxcomp.passes.quantize import affine
-from onnxcomp.passes.quantize.audit import audit, unfused
+from onnxcomp.passes.quantize.audit import audit, structure, unfused
 from onnxcomp.passes.quantize.placement import islands, quantized_values, settle, ties
 from onnxcomp.passes.quantize.plan import NodeDecision, QParams, QuantPlan
 from onnxcomp.passes.quantize.ranges import FIXED_RANGES, METHODS, Method
 from onnxcomp.passes.quantize.relax import relaxed
 from onnxcomp.passes.quantize.sensitivity_file import decided, read_units, write_units
-from onnxcomp.passes.quantize.sites import Site, find_sites
+from onnxcomp.passes.quantize.sites import Site
 from onnxcomp.passes.quantize.smooth import Factors, channel_sizes, factors, smoothable, smoothed
+from onnxcomp.passes.quantize.styles import mirrored, sites_for
 from onnxcomp.passes.quantize.tables import find_tables
 from onnxcomp.passes.quantize.through import seen_through
 from onnxcomp.passes.quantize.units import measure
@@ -100,6 +102,10 @@ class Quantize:
             sentence = f"the model holds {', '.join(present[:4])} already"
             skip = Skip(node="", op_type=present[0], code=Reason.ALREADY_QUANTIZED, sentence=sentence)
             return _plan(header(self.name, model, ctx, (skip,)))
+        if self.name in ctx.target.refuses:
+            sentence = ctx.target.refuses[self.name][0]
+            skip = Skip(node="", op_type="", code=Reason.NO_INTEGER_KERNEL, sentence=sentence)
+            return _plan(header(self.name, model, ctx, (skip,)))
         opset = model.opset_imports.get("", 0)
         if opset < FIRST_OPSET:
             sentence = (
@@ -107,7 +113,7 @@ class Quantize:
             )
             skip = Skip(node="", op_type="", code=Reason.OPSET, sentence=sentence)
             return _plan(header(self.name, model, ctx, (skip,)))
-        sites, skips = find_sites(model, ctx.only, ctx.exclude)
+        sites, skips = sites_for(ctx.target.int8.placement, model, ctx.only, ctx.exclude)
         settled = settle(sites)
         if not any(s.kernel.role is Role.WEIGHTED for s in settled):
             return _plan(header(self.name, model, ctx, skips))
@@ -167,7 +173,7 @@ class Quantize:
         assert ctx.calibration is not None
         own = {node.name for node in original.graph}
         model = smoothed(original, smoothing.factors, smoothing.readers)
-        sites, skips = find_sites(model, ctx.only, ctx.exclude)
+        sites, skips = sites_for(ctx.target.int8.placement, model, ctx.only, ctx.exclude)
         settled = settle(sites)
         tied = ties(settled)
         seen = observe(
@@ -180,9 +186,10 @@ class Quantize:
         )
         settled, more = _observed_only(settled, seen, tied)
         skips = [skip for skip in (*skips, *more) if skip.node in own or not smoothing.factors]
-        activations = _activations(settled, seen, tied, self.config.ranges)
-        others = {m: _activations(settled, seen, tied, m) for m in METHODS if m != self.config.ranges}
-        tensors = activations | _weights(settled, ctx.target.pairs_saturate, tied, activations)
+        form = ctx.target.int8
+        activations = _activations(settled, seen, tied, self.config.ranges, form)
+        others = {m: _activations(settled, seen, tied, m, form) for m in METHODS if m != self.config.ranges}
+        tensors = activations | _weights(settled, ctx.target.pairs_saturate, tied, activations, form)
         bound = clone(model)
         bind(bound, ctx.shapes)
         macs, kept, skipped = cost(bound).by_node, {s.name for s in settled}, {s.node for s in skips}
@@ -191,10 +198,10 @@ class Quantize:
         padded = {s.name: padded_inputs(s.node, ctx.target.conv_inputs, ctx.target.conv_outputs) for s in settled}
         return _plan(
             header(self.name, original, ctx, skips),
-            operators="onnx" if ctx.portable else "onnxruntime",
+            operators="onnx" if ctx.portable or not form.rewrites else "onnxruntime",
             nodes=nodes,
             tensors=tensors,
-            tables=find_tables(model, ctx.only, ctx.exclude),
+            tables=find_tables(model, ctx.only, ctx.exclude) if form.rewrites else (),
             smoothing=smoothing.factors,
             smoothed=smoothing.readers,
             smoothing_choice=smoothing.choice,
@@ -209,7 +216,12 @@ class Quantize:
         return write_qdq(smoothed(model, plan.smoothing, plan.smoothed), plan)
 
     def prove(self, before: ir.Model, after: ir.Model, plan: QuantPlan, ctx: Context) -> Proof:
-        """Asks ONNX Runtime what it made of the result: which nodes run as integer kernels, which do not."""
+        """Asks ONNX Runtime what it made of the result: which nodes run as integer kernels, which do not.
+
+        For a machine whose compiler is not here, only the structure can be shown.
+        """
+        if ctx.target.provider != "cpu":
+            return structure(after, plan, ctx.target)
         found = audit(after, plan, ctx.session)
         left = unfused(found)
         integer, heavy = sum(found.integer_kernels.values()), sum(found.float_heavy.values())
@@ -251,7 +263,7 @@ def _chosen_by(reader: Reader) -> tuple[Reader, Reader | None]:
 
 
 def _activations(
-    sites: Sequence[Site], seen: dict[str, Observed], tied: dict[str, str], method: Method
+    sites: Sequence[Site], seen: dict[str, Observed], tied: dict[str, str], method: Method, form: Int8
 ) -> dict[str, QParams]:
     values = quantized_values(sites)[0]
     clips = {v.name: s.clip for s in sites for v in s.outputs if s.clip is not None}
@@ -260,9 +272,11 @@ def _activations(
     # A tensor may be in use whose head is not: then the two still share the head's range.
     for name in {tied.get(name, name): None for name in values}:
         through = seen_through(values[name]) if name in values and name not in heads else None
-        low, high = fixed.get(name) or METHODS[method](seen[name], through)
-        params = affine.from_range(low, high, clips.get(name))
-        result[name] = QParams(dtype="uint8", scale=(params.scale,), zero_point=params.zero_point)
+        if form.symmetric:
+            params = affine.symmetric(*(fixed.get(name) or METHODS[method](mirrored(seen[name]), None)))
+        else:
+            params = affine.from_range(*(fixed.get(name) or METHODS[method](seen[name], through)), clips.get(name))
+        result[name] = QParams(dtype=form.activations, scale=(params.scale,), zero_point=params.zero_point)
     return result
 
 
@@ -278,7 +292,7 @@ def _elements(model: ir.Model) -> dict[str, int]:
 
 
 def _weights(
-    sites: Sequence[Site], pairs_saturate: bool, tied: dict[str, str], activations: dict[str, QParams]
+    sites: Sequence[Site], pairs_saturate: bool, tied: dict[str, str], activations: dict[str, QParams], form: Int8
 ) -> dict[str, QParams]:
     """Symmetric int8 parameters of each weight; the largest that any of its biases needs."""
     scales: dict[str, np.ndarray] = {}
@@ -294,7 +308,7 @@ def _weights(
             scales[key] = weight_scales(array, site.weight_axis, pairs_saturate=saturates)
             axes[key] = site.weight_axis
         bias = constant(site.bias)
-        if bias is not None:
+        if bias is not None and form.bias:
             source = site.inputs[0].name or ""
             scales[key] = affine.widened_for_bias(
                 scales[key], activations[tied.get(source, source)].scale[0], bias.reshape(-1)

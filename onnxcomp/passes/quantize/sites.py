@@ -37,6 +37,7 @@ class Site:
         absorbed: Nodes that vanish into the kernel: a MatMul's bias Add, then a Relu or Clip.
         clip: Bounds that the absorbed activation sets on the output.
         output_quantized: The integer kernel exists only with an integer output.
+        alone: It runs in INT8 whatever its neighbours do.
     """
 
     node: ir.Node
@@ -48,6 +49,7 @@ class Site:
     absorbed: tuple[ir.Node, ...] = ()
     clip: tuple[float, float] | None = None
     output_quantized: bool = True
+    alone: bool = False
 
     @property
     def name(self) -> str:

@@ -9,38 +9,41 @@ import onnx_ir as ir
 from onnxcomp.errors import PlanError
 from onnxcomp.model.normalize import clone
 from onnxcomp.ops.attributes import constant, is_constant
+from onnxcomp.ops.targets import TARGETS, Int8
 from onnxcomp.passes.integer_weights import quantize_weight
-from onnxcomp.passes.quantize.affine import quantize_bias, scalar_constant
+from onnxcomp.passes.quantize.affine import QMAX, Affine, from_range, quantize_bias, scalar_constant
 from onnxcomp.passes.quantize.forms import FORMS
 from onnxcomp.passes.quantize.placement import quantized_values, settle
 from onnxcomp.passes.quantize.plan import QParams, QuantPlan
-from onnxcomp.passes.quantize.sites import Site, find_sites
+from onnxcomp.passes.quantize.sites import Site
+from onnxcomp.passes.quantize.styles import sites_for
 from onnxcomp.passes.quantize.tables import write_tables
 from onnxcomp.report.text import printable
 
 ZERO_POINT_TYPES = {"uint8": np.uint8, "int8": np.int8}
+INTEGERS = {"uint8": ir.DataType.UINT8, "int8": ir.DataType.INT8}
 
 
 def write_qdq(model: ir.Model, plan: QuantPlan) -> ir.Model:
     """A copy of `model` (canonical form) with the plan's INT8 nodes between DequantizeLinear and QuantizeLinear.
 
-    Activations: uint8, per tensor. Weights: int8, symmetric, per output channel. Bias: int32 at scale s_x·s_w. Scales
-        and zero points are
-    0-d (a shape [1] makes ONNX Runtime's saved graphs fail at QLinearAdd), and a zero point is always there (MaxPool
-    needs it to fuse).
+    Activations: uint8 or int8 as the plan's target wants them, per tensor. Weights: int8, symmetric, per output
+    channel. Bias: int32 at scale s_x·s_w. Scales and zero points are 0-d (a shape [1] makes ONNX Runtime's saved graphs
+    fail at QLinearAdd), and a zero point is always there (MaxPool needs it to fuse).
     """
     result = clone(model)
-    sites, _ = find_sites(result, (), ())
+    form = TARGETS[plan.target].int8 if plan.target in TARGETS else Int8()
+    sites, _ = sites_for(form.placement, result, (), ())
     # A node that lost its INT8 neighbours since the plan was made would only be converted back and forth.
     chosen = settle([s for s in sites if s.name in plan.quantized()])
-    writer = _Writer(result, plan)
+    writer = _Writer(result, plan, form)
     values, replaced = quantized_values(chosen)
     # Inputs first: the integer reads below must find the float readers that stay float untouched.
     dequantized = {name: writer.activation(value, name in replaced) for name, value in values.items()}
     for site in chosen:
         writer.rewire(site, dequantized)
     for site in chosen:
-        if site.node.op_type in FORMS:
+        if form.rewrites and site.node.op_type in FORMS:
             FORMS[site.node.op_type](writer, site.node)
     write_tables(result, plan.tables)
     writer.finish()
@@ -48,8 +51,8 @@ def write_qdq(model: ir.Model, plan: QuantPlan) -> ir.Model:
 
 
 class _Writer:
-    def __init__(self, model: ir.Model, plan: QuantPlan) -> None:
-        self._model, self._graph, self._plan = model, model.graph, plan
+    def __init__(self, model: ir.Model, plan: QuantPlan, form: Int8) -> None:
+        self._model, self._graph, self._plan, self._form = model, model.graph, plan, form
         self._taken = set(ir.convenience.create_value_mapping(model.graph)) | set(model.graph.initializers)
         # A value that is a graph output gives its name to the dequantised one; the plan knows it by the old name.
         self._names = {id(v): name for name, v in ir.convenience.create_value_mapping(model.graph).items()}
@@ -68,7 +71,7 @@ class _Writer:
         )
         integers, result = quantize.outputs[0], dequantize.outputs[0]
         integers.name = self.unique(f"{value.name}.quantized")
-        integers.dtype, integers.shape = ir.DataType.UINT8, value.shape
+        integers.dtype, integers.shape = INTEGERS[params.dtype], value.shape
         result.dtype, result.shape = ir.DataType.FLOAT, value.shape
         if replaced:
             is_output = value.is_graph_output()
@@ -94,10 +97,10 @@ class _Writer:
             elif any(value is v for v in site.inputs) and not is_constant(value) and value.name in dequantized:
                 site.node.replace_input_with(index, dequantized[value.name])
             elif any(value is v for v in site.inputs) and is_constant(value):
-                site.node.replace_input_with(index, self._scalar(site, value))
+                site.node.replace_input_with(index, self._constant(site, value))
         if self._plan.operators == "onnxruntime" and self._gives_floats(site, dequantized):
             self._product_with_bias(site)
-        elif site.bias is not None:
+        elif site.bias is not None and self._form.bias:
             self._bias(site)
         if site.name in self._plan.padded:
             self._pad_channels(site)
@@ -186,16 +189,24 @@ class _Writer:
         ir.convenience.replace_nodes_and_values(self._graph, site.node, replaced, [node], site.outputs, node.outputs)
         self._model.opset_imports.setdefault("com.microsoft", 1)
 
-    def _scalar(self, site: Site, value: ir.Value) -> ir.Value:
+    def _constant(self, site: Site, value: ir.Value) -> ir.Value:
+        """A number exactly; an array as the activation that it stands for, uint8 over its range."""
         array = constant(value)
         assert array is not None
-        return self.number(site.node, float(array.reshape(())), array.shape)
+        if array.size == 1:
+            return self.number(site.node, float(array.reshape(())), array.shape)
+        affine = from_range(float(array.min(initial=0.0)), float(array.max(initial=0.0)))
+        integers = np.clip(np.rint(array / np.float32(affine.scale)) + affine.zero_point, 0, QMAX).astype(np.uint8)
+        return self._stored(site.node, integers, affine)
 
     def number(self, near: ir.Node, value: float, shape: tuple[int, ...] = ()) -> ir.Value:
         """A number as one integer behind a DequantizeLinear, exactly, in front of `near`."""
         affine, integer = scalar_constant(value)
+        return self._stored(near, np.full(shape, integer, np.uint8), affine)
+
+    def _stored(self, near: ir.Node, integers: np.ndarray, affine: Affine) -> ir.Value:
         params = QParams(dtype="uint8", scale=(affine.scale,), zero_point=affine.zero_point)
-        stored = self._initializer(f"{near.name}.constant.quantized", np.full(shape, integer, np.uint8))
+        stored = self._initializer(f"{near.name}.constant.quantized", integers)
         node = ir.node(
             "DequantizeLinear",
             [stored, self._scale(params), self._zero_point(params)],

@@ -6,7 +6,7 @@ import numpy as np
 from graphs import cosine, feeds, graph, run
 
 from onnxcomp import optimize
-from onnxcomp.driver.jobs import PASSES
+from onnxcomp.driver.registry import PASSES
 from onnxcomp.driver.options import Options
 from onnxcomp.driver.single import run_single
 from onnxcomp.passes.precision.precision import Precision, PrecisionConfig
