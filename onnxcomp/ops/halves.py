@@ -88,11 +88,8 @@ def _formal(parameters: list[onnx.defs.OpSchema.FormalParameter], index: int) ->
 
 NEEDS_FLOAT32: dict[str, str] = {
     "CumSum": "it adds up along a whole axis, and small terms would be lost",
-    "DequantizeLinear": "it belongs to a quantised operator",
-    "DynamicQuantizeLinear": "it belongs to a quantised operator",
     "GridSample": "its grid holds coordinates, of which 16 bits lose the fractions",
     "MaxRoiPool": "its regions hold coordinates, of which 16 bits lose the fractions",
-    "QuantizeLinear": "it belongs to a quantised operator",
     "Range": "it counts, and 16 bits hold whole numbers only up to a few thousand",
     "RoiAlign": "its regions hold coordinates, of which 16 bits lose the fractions",
 }

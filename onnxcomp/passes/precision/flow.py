@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxcomp.ops.attributes import bodies, constant, is_constant, is_standard
@@ -80,7 +79,9 @@ def masks(graph: ir.Graph, half: Half) -> tuple[frozenset[ir.Value], frozenset[i
     way: set[ir.Value] = set()
     for value in graph.initializers.values():
         array = constant(value) if is_float32(value) else None
-        if array is None or not array.size or not np.abs(array).max() > half.largest or value.is_graph_output():
+        if array is None or not array.size or value.is_graph_output():
+            continue
+        if not max(array.max(), -array.min()) > half.largest:
             continue
         found = _way_to_softmax(value)
         if found is not None:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnxcomp.calibration.stream import Observed
 from onnxcomp.ops.attributes import bodies, constant, float_attribute, is_constant, is_standard, qualified
 from onnxcomp.ops.halves import DENOMINATORS, HIDDEN, NEEDS_FLOAT32, Half, keeps_epsilon, operands
+from onnxcomp.ops.kernels import QUANTIZATION_OPERATORS
 from onnxcomp.passes.precision.flow import counted, is_float32, takes_any
 from onnxcomp.passes.selection import left_out
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
@@ -20,6 +21,9 @@ from onnxcomp.report.text import printable
 WEIGHT_ERROR = 0.02
 """Relative error ‖w − ŵ‖ / ‖w‖ of a weight in 16 bits from which on it stays float32; that of normal numbers is below
 0.0005 (float16) or 0.004 (bfloat16)."""
+
+CHUNK = 1 << 20
+"""Elements of a weight that are looked at together."""
 
 PASSING = frozenset(["Clip", "Expand", "Identity", "Max", "Reshape", "Sqrt", "Squeeze", "Transpose", "Unsqueeze"])
 """Operators behind which a number that was kept from zero still is one."""
@@ -65,6 +69,8 @@ def _by_operator(node: ir.Node, opset: int, half: Half, only: Sequence[str], exc
     reason = left_out(node, only, exclude)
     if reason is not None:
         return Verdict(reason, DESCRIPTIONS[reason])
+    if _in_integers(node):
+        return Verdict(Reason.ALREADY_QUANTIZED, "it belongs to a quantised operator, whose kernel takes no casts")
     if node.op_type in NEEDS_FLOAT32:
         return Verdict(Reason.NEEDS_FLOAT32, NEEDS_FLOAT32[node.op_type])
     allowed = operands(node, opset, half)
@@ -81,6 +87,13 @@ def _by_operator(node: ir.Node, opset: int, half: Half, only: Sequence[str], exc
     if 0 <= epsilon < half.smallest and not keeps_epsilon(node, opset):
         return Verdict(Reason.OUT_OF_RANGE, f"its epsilon is zero in {half.name}")
     return None
+
+
+def _in_integers(node: ir.Node) -> bool:
+    """Whether a node quantises or dequantises, or stands at such a node."""
+    before = (v.producer() for v in node.inputs if v is not None)
+    behind = (use.node for v in node.outputs for use in v.uses())
+    return any(n is not None and n.op_type in QUANTIZATION_OPERATORS for n in (node, *before, *behind))
 
 
 def _named(value: ir.Value | None) -> bool:
@@ -111,21 +124,23 @@ def by_weights(
 
 
 def _weight_trouble(value: ir.Value, half: Half) -> str | None:
-    """What is wrong with a constant in 16 bits."""
+    """What is wrong with a constant in 16 bits. Infinities are not, since every type has them."""
     array = constant(value)
     assert array is not None
-    finite = array[np.isfinite(array)]
-    nonzero = np.abs(finite[finite != 0])
-    if not nonzero.size:
-        return None
-    largest = float(nonzero.max())
-    name = printable(value.name or "")
-    if largest > half.largest:
-        return f"its constant {name!r} reaches {largest:.3g}, beyond {half.largest:.5g}"
-    rounded = nonzero.astype(half.dtype.numpy()).astype(np.float64)
-    error = float(np.linalg.norm(rounded - nonzero) / np.linalg.norm(nonzero.astype(np.float64)))
+    largest, lost, total = 0.0, 0.0, 0.0
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, CHUNK):
+        part = flat[start : start + CHUNK]
+        part = part[np.isfinite(part)].astype(np.float64)
+        largest = max(largest, float(np.abs(part).max(initial=0.0)))
+        if largest > half.largest:
+            return f"its constant {printable(value.name or '')!r} reaches {largest:.3g}, beyond {half.largest:.5g}"
+        lost += float(((part.astype(half.dtype.numpy()).astype(np.float64) - part) ** 2).sum())
+        total += float((part**2).sum())
+    error = (lost / total) ** 0.5 if total > 0 else float(largest > 0)
     if error > WEIGHT_ERROR:
-        return f"its constant {name!r} (largest {largest:.3g}) is off by {error:.0%} in {half.name}"
+        sentence = f"its constant {printable(value.name or '')!r} (largest {largest:.3g}) is off by {error:.0%}"
+        return f"{sentence} in {half.name}"
     return None
 
 

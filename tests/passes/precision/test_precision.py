@@ -353,6 +353,19 @@ def test_bfloat16_leaves_what_onnx_gained_it_for_later():
     assert Halved(text, opset=17, config=PrecisionConfig(dtype="bf16")).why("Conv_y") is Reason.NO_HALF
 
 
+def test_what_is_quantised_already_keeps_its_form_and_the_rest_becomes_float16():
+    text = (
+        "g (float[N,8] x, uint8 wz, float ws, float[8,8] w, float[8,8] w2) => (float[N,8] y) "
+        "{ q = QuantizeLinear(x, ws, wz) d = DequantizeLinear(q, ws, wz) a = MatMul(d, w) b = Relu(a) "
+        "e = QuantizeLinear(b, ws, wz) f = DequantizeLinear(e, ws, wz) g = Identity(f) y = MatMul(g, w2) }"
+    )
+    for opset in (17, 21):
+        made = Halved(text, opset=opset, ws=np.float32(0.02), wz=np.uint8(128))
+        assert made.plan.changes() == {"MatMul_y"}
+        assert made.why("MatMul_a") is made.why("Relu_b") is Reason.ALREADY_QUANTIZED
+        assert made.agree()
+
+
 LAYERS = {
     "MatMul": "{o} = MatMul({i}, w)",
     "Relu": "{o} = Relu({i})",
