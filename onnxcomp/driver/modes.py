@@ -26,6 +26,9 @@ from onnxcomp.passes.weight_only.config import WeightOnlyConfig
 from onnxcomp.report.figures import size
 from onnxcomp.report.structures import StepReport, StepStatus
 
+NEAR: Mapping[Goal, float] = {"balanced": 1.1, "latency": GAIN, "size": GAIN}
+"""How much slower than the fastest (larger than the smallest) a candidate may be that is better in the other way."""
+
 LEAST_SHARE = 0.25
 """Share of the weights that a candidate must change to be worth a measurement."""
 
@@ -101,8 +104,8 @@ def candidates(
 def best_of(steps: Sequence[Pass[Any]], model: ir.Model, bench: Workbench) -> tuple[int | None, list[StepResult]]:
     """Every candidate behind the gates of `optimize`, and which of them is the best measured one; None if none passed.
 
-    The fastest one; of those that are as fast within the 3 % that count as a gain the smallest. With the goal "size"
-    the other way round.
+    The smallest of those that are nearly as fast as the fastest; with the goal "size" the fastest of those that are
+    nearly as small as the smallest. What counts as near, `NEAR` says.
     """
     results = [_tried(step, model, bench) for step in steps]
     kept = [i for i, r in enumerate(results) if r.report.status is StepStatus.KEPT]
@@ -128,9 +131,9 @@ def best_of(steps: Sequence[Pass[Any]], model: ir.Model, bench: Workbench) -> tu
 def _best(speeds: Mapping[int, float], sizes: Mapping[int, int], goal: Goal) -> int:
     if goal == "size":
         smallest = min(sizes.values())
-        return max((i for i in sizes if sizes[i] <= smallest * GAIN), key=lambda i: speeds[i])
+        return max((i for i in sizes if sizes[i] <= smallest * NEAR[goal]), key=lambda i: speeds[i])
     fastest = max(speeds.values())
-    return min((i for i in speeds if speeds[i] >= fastest / GAIN), key=lambda i: sizes[i])
+    return min((i for i in speeds if speeds[i] >= fastest / NEAR[goal]), key=lambda i: sizes[i])
 
 
 def _tried(step: Pass[Any], model: ir.Model, bench: Workbench) -> StepResult:

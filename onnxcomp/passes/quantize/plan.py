@@ -123,10 +123,18 @@ class QuantPlan(Plan):
         return self.model_copy(update={"tensors": self.tensors | self.alternatives[method]})
 
     def with_float(self, names: frozenset[str], code: Reason, sentence: str) -> QuantPlan:
-        """The same plan with these nodes left in float."""
+        """The same plan with these nodes, and the tables that they read, left in float."""
         changed = {
             name: NodeDecision(precision="float", op_type=d.op_type, code=code, sentence=sentence, macs=d.macs)
             for name, d in self.nodes.items()
             if name in names and d.precision == "int8"
         }
-        return self.model_copy(update={"nodes": {**self.nodes, **changed}})
+        whole = [name for name in self.tables if name in names]
+        skips = [Skip(node=name, op_type="Gather", code=code, sentence=sentence) for name in whole]
+        return self.model_copy(
+            update={
+                "nodes": {**self.nodes, **changed},
+                "tables": tuple(name for name in self.tables if name not in names),
+                "skips": (*self.skips, *skips),
+            }
+        )

@@ -36,10 +36,10 @@ from onnxcomp.passes.quantize.sensitivity_file import decided, read_units, write
 from onnxcomp.passes.quantize.sites import Site
 from onnxcomp.passes.quantize.smooth import Factors, channel_sizes, factors, smoothable, smoothed
 from onnxcomp.passes.quantize.styles import mirrored, sites_for
-from onnxcomp.passes.quantize.tables import find_tables
 from onnxcomp.passes.quantize.through import seen_through
 from onnxcomp.passes.quantize.units import measure
 from onnxcomp.passes.quantize.write import write_qdq
+from onnxcomp.passes.tables import find_tables
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
 from onnxcomp.report.structures import Record, Skip
 from onnxcomp.runtime.host import detect_host, detect_target

@@ -26,14 +26,14 @@ def weighted(plan: QuantPlan) -> list[str]:
 
 def without(plan: QuantPlan, names: frozenset[str], reason: Reason, sentence: str) -> QuantPlan | None:
     """`plan` with `names` in float; None if that changes nothing, or leaves no weighted node."""
-    names &= plan.quantized()
+    names &= plan.changes()
     result = plan.with_float(names, reason, sentence)
     return result if names and weighted(result) else None
 
 
 def groups(plan: QuantPlan) -> list[tuple[str, ...]]:
     """The nodes of each unit: a weighted node and the INT8 nodes behind it, up to the next weighted one. Those are
-    fused with it, or would be converted back and forth without it."""
+    fused with it, or would be converted back and forth without it. An embedding table is a unit of its own."""
     found: list[list[str]] = []
     for name, decision in plan.nodes.items():
         if decision.precision == "int8":
@@ -41,7 +41,8 @@ def groups(plan: QuantPlan) -> list[tuple[str, ...]]:
                 found.append([])
             found[-1].append(name)
     size = -(-len(found) // MAX_UNITS)
-    return [tuple(n for group in found[i : i + size] for n in group) for i in range(0, len(found), size or 1)]
+    joined = [tuple(n for group in found[i : i + size] for n in group) for i in range(0, len(found), size or 1)]
+    return [*joined, *((name,) for name in plan.tables)]
 
 
 def measure(
@@ -73,7 +74,7 @@ def measure(
         )
         for nodes, slowdown in zip(part, slowdowns, strict=True):
             evidence.progress("measuring units of mixed precision", len(done), len(wanted))
-            alone = plan.with_float(plan.quantized() - frozenset(nodes), Reason.RELAXED, "")
+            alone = plan.with_float(plan.changes() - frozenset(nodes), Reason.RELAXED, "")
             done[nodes] = Unit(nodes=nodes, error=evidence.error_of(alone), slowdown=slowdown)
         if keep is not None:
             keep([done[nodes] for nodes in wanted if nodes in done])

@@ -17,7 +17,7 @@ from onnxcomp.passes.quantize.placement import quantized_values, settle
 from onnxcomp.passes.quantize.plan import QParams, QuantPlan
 from onnxcomp.passes.quantize.sites import Site
 from onnxcomp.passes.quantize.styles import sites_for
-from onnxcomp.passes.quantize.tables import write_tables
+from onnxcomp.passes.tables import write_tables
 from onnxcomp.report.text import printable
 
 ZERO_POINT_TYPES = {"uint8": np.uint8, "int8": np.int8}

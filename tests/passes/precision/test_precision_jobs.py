@@ -6,8 +6,8 @@ import numpy as np
 from graphs import cosine, feeds, graph, run
 
 from onnxcomp import optimize
-from onnxcomp.driver.registry import PASSES
 from onnxcomp.driver.options import Options
+from onnxcomp.driver.registry import PASSES
 from onnxcomp.driver.single import run_single
 from onnxcomp.passes.precision.precision import Precision, PrecisionConfig
 from onnxcomp.recipe import parse_recipe

@@ -206,3 +206,16 @@ def test_what_was_written_is_what_is_read(tmp_path):
     write_units(tmp_path / "units.json", plan, units)
     assert read_units(tmp_path / "units.json", plan) == units
     assert decided(plan, units).quantized() == {"n1"}
+
+
+def test_a_table_of_an_embedding_is_a_unit_that_can_be_given_back():
+    plan = a_plan("MatMul", "Gemm").model_copy(update={"tables": ("words",)})
+    assert groups(plan) == [("n0",), ("n1",), ("words",)]
+
+    def error_of(other: QuantPlan) -> float:
+        return 0.1 * len(other.quantized()) + 0.5 * len(other.tables)
+
+    found = mixed(plan, Evidence("fidelity", error=0.7, allowed=0.3, error_of=error_of))
+    assert found is not None
+    assert (found.tables, found.quantized()) == ((), {"n0", "n1"})
+    assert next(s for s in found.left_alone() if s.node == "words").code is Reason.RELAXED

@@ -10,7 +10,7 @@ from graphs import context, graph, run
 
 from onnxcomp.model.normalize import normalize
 from onnxcomp.passes.quantize.quantize import Quantize
-from onnxcomp.passes.quantize.tables import find_tables, write_tables
+from onnxcomp.passes.tables import find_tables, write_tables
 
 TEXT = """g (int64[N,5] ids, float[600,32] w_t, float[32,16] w) => (float[N,5,16] y) {{
     e = Gather{axis}(w_t, ids) y = MatMul(e, w){more} }}"""

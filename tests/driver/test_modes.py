@@ -1,0 +1,104 @@
+"""Ways to quantise: their options, the candidates of a target, and which of the measured ones is the best."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from graphs import graph, run
+
+import onnxcomp
+from onnxcomp.driver.modes import CANDIDATES, MODES, NEAR, _best, check_options, pass_of_mode
+from onnxcomp.errors import UsageError
+from onnxcomp.ops.targets import TARGETS
+from onnxcomp.report.structures import StepStatus, Verdict
+
+WIDE = """g (float[N,256] x, float[256,256] w1, float[256] w1b, float[256,64] w2, float[64] w2b) => (float[N,64] y) {
+    a = Gemm(x, w1, w1b)
+    r = Relu(a)
+    y = Gemm(r, w2, w2b)
+}"""
+
+
+def some_feeds(count: int = 40) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    return [{"x": rng.standard_normal((1, 256)).astype(np.float32)} for _ in range(count)]
+
+
+def test_every_mode_makes_the_pass_that_its_config_is_of():
+    names = {mode: pass_of_mode(mode, {}).name for mode in MODES}
+    assert names == {
+        "static": "quantize",
+        "dynamic": "dynamic",
+        "weight-only": "weight-only",
+        "fp16": "precision",
+        "bf16": "precision",
+    }
+
+
+def test_every_target_has_candidates_and_every_candidate_is_a_mode():
+    assert {t.provider for t in TARGETS.values()} == set(CANDIDATES)
+    assert {name for names in CANDIDATES.values() for name in names} <= set(MODES)
+
+
+@pytest.mark.parametrize(
+    ("mode", "given", "told"),
+    [
+        ("dynamic", {"bits": 4}, "--bits means nothing with --mode dynamic; it belongs to weight-only"),
+        ("weight-only", {"ranges": "mse"}, "it belongs to static"),
+        ("statik", {}, "unknown mode 'statik'"),
+    ],
+)
+def test_an_option_of_another_mode_is_refused(mode, given, told):
+    with pytest.raises(UsageError) as error:
+        check_options(mode, given)
+    assert told in error.value.message
+
+
+def test_options_reach_the_mode_that_they_belong_to():
+    assert pass_of_mode("weight-only", {"bits": 8, "ranges": "minmax"}).config.bits == 8
+    check_options("auto", {"bits": 8, "ranges": "minmax"})
+
+
+@pytest.mark.parametrize(
+    ("goal", "best"),
+    [("balanced", 1), ("latency", 0), ("size", 2)],
+)
+def test_the_goal_says_which_of_two_measures_goes_first(goal, best):
+    speeds, sizes = {0: 3.0, 1: 2.8, 2: 2.0, 3: 1.0}, {0: 400, 1: 200, 2: 100, 3: 101}
+    assert _best(speeds, sizes, goal) == best
+    assert NEAR["balanced"] >= 3.0 / 2.8
+
+
+def test_auto_keeps_one_candidate_and_says_what_became_of_the_others():
+    model, feeds = graph(WIDE), some_feeds()
+    result = onnxcomp.quantize(model, calibration=feeds, mode="auto", threads=1, goal="size")
+    steps = {step.name: step for step in result.report.steps}
+    assert set(steps) == {"quantize", "dynamic", "weight-only"}
+    assert result.report.verdict is Verdict.PASSED
+    kept = [name for name, step in steps.items() if step.status is StepStatus.KEPT]
+    assert kept == ["weight-only"], "4 bits are the smallest"
+    assert "is better" in steps["quantize"].why
+    right, got = run(model, feeds[0])[0], run(result.model, feeds[0])[0]
+    assert not np.array_equal(right, got)
+    assert np.corrcoef(right.ravel(), got.ravel())[0, 1] > 0.99
+
+
+def test_auto_without_data_tries_what_needs_none():
+    result = onnxcomp.quantize(graph(WIDE), mode="auto", threads=1, goal="size")
+    steps = {step.name: step for step in result.report.steps}
+    assert "needs calibration data" in steps["quantize"].why
+    assert result.report.verdict is Verdict.PASSED
+
+
+def test_a_plan_of_auto_is_refused_because_there_is_none():
+    with pytest.raises(UsageError, match="no plan of it"):
+        onnxcomp.quantize(graph(WIDE), calibration=some_feeds(), mode="auto", dry_run=True)
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "weight-only", "fp16"])
+def test_every_mode_gives_a_smaller_model_that_is_close_to_the_original(mode):
+    model, feeds = graph(WIDE), some_feeds()
+    result = onnxcomp.quantize(model, calibration=feeds, mode=mode, threads=1)
+    assert result.report.result.bytes < 0.6 * result.report.source.bytes
+    assert result.report.fidelity[0].cosine > 0.98
+    assert not np.array_equal(run(model, feeds[0])[0], run(result.model, feeds[0])[0])
