@@ -239,6 +239,15 @@ def test_activations_are_int8_only_where_that_was_measured_to_cost_little(monkey
     assert weight_only(model)[1].activations == "float", "nothing to measure with"
 
 
+def test_8_bits_with_float_activations_are_warned_of():
+    warned = {
+        (b, a): bool(weight_only(graph(CHAIN), bits=b, activations=a)[1].warnings())
+        for b in (4, 8)
+        for a in ("float", "int8")
+    }
+    assert [key for key, value in warned.items() if value] == [(8, "float")]
+
+
 def test_relaxing_gives_the_worst_layers_8_bits_and_then_floats():
     _, plan, _, _ = weight_only(graph(CHAIN))
     costs = {"first": 0.02, "second": 0.001}
