@@ -23,7 +23,8 @@ class WeightOnlyConfig(Record):
             each weight's error with the weights after it. auto: gptq with calibration feeds, mse without.
         symmetric: No zero points: the integers 8 (of 4 bits) or 128 stand for 0.
         activations: What the kernel multiplies with: floats, or activations that it rounds to int8 in blocks, which is
-            faster on CPUs. auto: int8 where the error of the outputs on held-back feeds hardly grows by it.
+            faster on CPUs. auto: int8 where the error of the outputs on held-back feeds hardly grows by it, or is small
+            anyway.
         smallest: Weights that a matrix must have.
     """
 

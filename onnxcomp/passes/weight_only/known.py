@@ -16,7 +16,7 @@ from onnxcomp.passes.weight_only.blocks import Array, Rounded
 from onnxcomp.passes.weight_only.config import Bits, Method
 from onnxcomp.passes.weight_only.moments import LARGEST_K, Inputs, in_parts, input_moments
 from onnxcomp.passes.weight_only.plan import WeightLayer
-from onnxcomp.passes.weight_only.rounding import output_error, round_matrix
+from onnxcomp.passes.weight_only.rounding import energy, output_error, round_matrix
 from onnxcomp.report.structures import Skip
 
 
@@ -57,7 +57,7 @@ class Known:
         """
         if method != "gptq":
             return {
-                name: Tried(method, {method: self._error(self._made(p, method, bits, block, symmetric, None), p, None)})
+                name: Tried(method, {method: self._error(self._made(p, method, bits, block, symmetric, None), p)})
                 for name, p in self.products.items()
             }
         if ctx.calibration is None:
@@ -76,7 +76,7 @@ class Known:
                 found[product.name] = self._better(product, bits, block, symmetric, *moments)
         for name, product in self.products.items():
             if name not in found:
-                mse = self._error(self._made(product, "mse", bits, block, symmetric, None), product, None)
+                mse = self._error(self._made(product, "mse", bits, block, symmetric, None), product)
                 found[name] = Tried(
                     "mse", {"mse": mse}, f"K = {product.size[1]} is more than {LARGEST_K}, too many for gptq"
                 )
@@ -108,10 +108,12 @@ class Known:
     def _better(self, product: Product, bits: Bits, block: int, symmetric: bool, taught: Array, judged: Array) -> Tried:
         errors: dict[Method, float] = {}
         methods: Sequence[Method] = ("mse", "gptq")
+        matrix = product.matrix()
+        whole = energy(matrix, judged)
         for method in methods:
             made = self._made(product, method, bits, block, symmetric, taught)
             if made is not None:
-                errors[method] = self._error(made, product, judged)
+                errors[method] = output_error(matrix, made.dense(), judged, whole)
         if "gptq" not in errors:
             return Tried("mse", errors, "its inputs never vary, so gptq can't be had")
         better = errors["gptq"] < errors["mse"]
@@ -132,8 +134,9 @@ class Known:
         return self._rounded[key]
 
     @staticmethod
-    def _error(made: Rounded | None, product: Product, moments: Array | None) -> float:
-        return 1.0 if made is None else output_error(product.matrix(), made.dense(), moments)
+    def _error(made: Rounded | None, product: Product) -> float:
+        """Of the weights."""
+        return 1.0 if made is None else output_error(product.matrix(), made.dense(), None)
 
 
 def held_back(reader: Reader) -> Reader:

@@ -79,6 +79,14 @@ class WeightOnlyPlan(Plan):
         blocks = sorted({layer.block for layer in self.integer()})
         return f"{' and '.join(bits)}-bit weights in blocks of {', '.join(map(str, blocks))}"
 
+    def warnings(self) -> tuple[str, ...]:
+        if self.activations == "int8" or all(layer.bits != 8 for layer in self.integer()):
+            return ()
+        return (
+            "8-bit weights with float activations have no fast kernel on CPUs: with activations = int8 (calibration "
+            "feeds show what that costs) they run several times as fast",
+        )
+
     def integer(self) -> tuple[WeightLayer, ...]:
         """The layers whose weights become integers."""
         return tuple(layer for layer in self.layers if layer.bits is not None)

@@ -12,6 +12,10 @@ GAIN_OF_8 = 1.0 / 256
 """Share of a layer's error that is left with 16 times as many steps."""
 
 
+BEFORE = ", before the plan was relaxed"
+"""When the activations were chosen: they are not chosen again."""
+
+
 def relaxed(plan: WeightOnlyPlan, evidence: Evidence[WeightOnlyPlan]) -> WeightOnlyPlan | None:
     """For fidelity the layers that cost the outputs most get 8 bits; those that have them are floats again.
 
@@ -27,6 +31,8 @@ def relaxed(plan: WeightOnlyPlan, evidence: Evidence[WeightOnlyPlan]) -> WeightO
     if evidence.failed != "fidelity":
         return None
     measured = _measured(plan, evidence)
+    if plan.activations_choice and not plan.activations_choice.endswith(BEFORE):
+        measured = measured.model_copy(update={"activations_choice": plan.activations_choice + BEFORE})
     coarse = {x.name: x for x in measured.integer() if x.bits == 4}
     if coarse:
         worst = given_back({x.name: x.loss or 0.0 for x in coarse.values()}, evidence) or coarse

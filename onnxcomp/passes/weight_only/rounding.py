@@ -24,17 +24,21 @@ def round_matrix(
     return METHODS[method](matrix, bits, block, symmetric, moments)
 
 
-def output_error(matrix: Array, rounded: Array, moments: Array | None) -> float:
-    """Σ‖(W − Ŵ)x‖² / Σ‖Wx‖² from H = E[x·xᵀ]; without it ‖W − Ŵ‖² / ‖W‖²."""
-    change = matrix.astype(np.float64) - rounded
-    lost, whole = (_energy(m, moments) for m in (change, matrix.astype(np.float64)))
-    return lost / whole if whole > 0 else 0.0
+def output_error(matrix: Array, rounded: Array, moments: Array | None, whole: float | None = None) -> float:
+    """Σ‖(W − Ŵ)x‖² / Σ‖Wx‖² from H = E[x·xᵀ]; without it ‖W − Ŵ‖² / ‖W‖².
+
+    Args:
+        whole: `energy` of W, where it is known.
+    """
+    whole = energy(matrix, moments) if whole is None else whole
+    return energy(matrix - rounded, moments) / whole if whole > 0 else 0.0
 
 
-def _energy(matrix: Array, moments: Array | None) -> float:
+def energy(matrix: Array, moments: Array | None) -> float:
+    """E‖Wx‖² = tr(W·H·Wᵀ), or ‖W‖² without H; the products in float32."""
     if moments is None:
-        return float(np.square(matrix).sum())
-    return float(np.einsum("nk,nk->", matrix @ moments, matrix))
+        return float(np.square(matrix, dtype=np.float64).sum())
+    return float(np.einsum("nk,nk->n", matrix @ moments.astype(np.float32), matrix).sum(dtype=np.float64))
 
 
 def _rtn(matrix: Array, bits: Bits, block: int, symmetric: bool, moments: Array | None) -> Rounded | None:

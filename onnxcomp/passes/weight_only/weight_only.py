@@ -37,6 +37,9 @@ LEFT_FLOAT = {
 FIT = 1.1
 """How much the error of the outputs may grow by int8 activations: the noise of weights in 4 bits drowns theirs."""
 
+NEGLIGIBLE = 1e-3
+"""Error of the outputs, as a share of their variance, below which int8 activations are taken anyway."""
+
 HELD = 32
 """Feeds that the choice of activations is measured on, at most."""
 
@@ -169,7 +172,7 @@ class WeightOnly:
             judge.error(self.apply(model, plan.model_copy(update={"activations": kind}), ctx)) for kind in kinds
         )
         figures = f"error of the outputs {integers:.3g} with int8, {floats:.3g} with floats"
-        return ("int8" if integers <= FIT * floats else "float"), figures
+        return ("int8" if integers <= max(FIT * floats, NEGLIGIBLE) else "float"), figures
 
 
 def _summary(plan: WeightOnlyPlan) -> list[str]:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnxcomp.model.normalize import free_name
 from onnxcomp.model.shapes import refresh
-from onnxcomp.ops.attributes import new_initializer
+from onnxcomp.ops.attributes import is_standard, new_initializer
 from onnxcomp.ops.linear import MatrixView
 from onnxcomp.ops.upgrade import lift
 from onnxcomp.passes.products import Product, bias_of, drop_unread, replace_product, view_of
@@ -85,6 +85,7 @@ def write_portable(
             matrix.shape, matrix.dtype = ir.Shape([columns, out]), ir.DataType.FLOAT
             graph.insert_before(view.node, [dequantize])
             _read(graph, view, matrix)
+            _free_of_relu(graph, view.node)
     drop_unread(graph)
     refresh(model, keep_foreign=True)
 
@@ -99,6 +100,21 @@ def _read(graph: ir.Graph, view: MatrixView, matrix: ir.Value) -> None:
         for name in ("alpha", "beta", "transB"):
             node.attributes.pop(name, None)
     node.replace_input_with(1, matrix)
+
+
+def _free_of_relu(graph: ir.Graph, node: ir.Node) -> None:
+    """Relu(x) directly behind a product becomes Max(x, 0).
+
+    ONNX Runtime counts a Relu to the group of nodes that it would fuse (`GetQDQSelection` in qdq_selectors.cc), misses
+    the QuantizeLinear behind it, and makes no integer kernel.
+    """
+    uses = list(node.outputs[0].uses())
+    relu = uses[0].node if len(uses) == 1 else None
+    if relu is None or relu.op_type != "Relu" or not is_standard(relu) or relu.graph is not graph:
+        return
+    zero = new_initializer(graph, f"{relu.name}.zero", np.zeros((), np.float32))
+    largest = ir.node("Max", [relu.inputs[0], zero], name=relu.name)
+    ir.convenience.replace_nodes_and_values(graph, relu, [relu], [largest], relu.outputs, largest.outputs)
 
 
 def _stored(

@@ -109,10 +109,10 @@ def test_the_portable_form_holds_only_operators_of_onnx_and_integers_of_4_bits()
 
 
 def test_what_onnx_runtime_makes_no_kernel_of_is_float_again():
-    """It takes a Relu behind the product for part of a group that ends in integers."""
+    """It takes a Clip behind the product for part of a group that ends in integers."""
     model = graph(
         "g (float[N,64] x, float[64,64] w1, float[64,64] w2) => (float[N,64] y) "
-        "{ [first] a = MatMul(x, w1) b = Relu(a) [second] y = MatMul(b, w2) }"
+        "{ [first] a = MatMul(x, w1) b = Clip(a) [second] y = MatMul(b, w2) }"
     )
     before, plan, after, ctx = weight_only(model, portable=True)
     proof = WeightOnly().prove(before, after, plan, ctx)
@@ -120,6 +120,20 @@ def test_what_onnx_runtime_makes_no_kernel_of_is_float_again():
     relaxed = WeightOnly().relax(plan, Evidence("fusion", nodes=proof.unfused))
     assert relaxed.changes() == {"second"}
     assert [(s.node, s.code) for s in relaxed.left_alone()] == [("first", Reason.NOT_FUSED)]
+
+
+def test_a_relu_behind_a_portable_product_does_not_keep_it_from_its_kernel():
+    model = graph(
+        "g (float[N,64] x, float[64,64] w1, float[64] wb1, float[64,64] w2) => (float[N,64] y) "
+        "{ a = Gemm(x, w1, wb1) b = Relu(a) c = MatMul(b, w2) y = Relu(c) }"
+    )
+    before, plan, after, _ = weight_only(model, portable=True)
+    assert operators(after) == {"MatMulNBits": 2, "Max": 2}
+    feed = feeds(before, 1, batch=3)[0]
+    with open_session(after, SessionConfig(entries=EXACT)) as session:
+        (given,) = session.run(feed)
+    np.testing.assert_allclose(given, run(with_dense(before, plan), feed)[0], rtol=1e-4, atol=1e-5)
+    assert given.min() == 0.0
 
 
 def test_a_model_that_can_not_be_lifted_has_no_portable_form():
@@ -215,6 +229,7 @@ def test_a_plan_replays_to_the_same_bytes_and_gptq_needs_its_feeds_again():
 def test_activations_are_int8_only_where_that_was_measured_to_cost_little(monkeypatch):
     model = normalize(graph(CHAIN)).model
     levels = {}
+    monkeypatch.setattr(the_pass, "NEGLIGIBLE", 0.0)
     for fit in (1e9, 0.0):
         monkeypatch.setattr(the_pass, "FIT", fit)
         _, plan, after, _ = weight_only(model, correlated(model), data=True)
@@ -222,6 +237,15 @@ def test_activations_are_int8_only_where_that_was_measured_to_cost_little(monkey
         levels[fit] = {n.attributes["accuracy_level"].as_int() for n in after.graph if n.op_type == "MatMulNBits"}
     assert levels == {1e9: {4}, 0.0: {0}}
     assert weight_only(model)[1].activations == "float", "nothing to measure with"
+
+
+def test_8_bits_with_float_activations_are_warned_of():
+    warned = {
+        (b, a): bool(weight_only(graph(CHAIN), bits=b, activations=a)[1].warnings())
+        for b in (4, 8)
+        for a in ("float", "int8")
+    }
+    assert [key for key, value in warned.items() if value] == [(8, "float")]
 
 
 def test_relaxing_gives_the_worst_layers_8_bits_and_then_floats():
