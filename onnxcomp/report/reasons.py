@@ -61,7 +61,7 @@ DESCRIPTIONS: dict[Reason, str] = {
     Reason.LOCKED: "An operator needs these channels as they are (the sentence names it).",
     Reason.ALIGNMENT: "Fewer channels would not suit the fast kernels of the target.",
     Reason.NOT_PROVED: "With these channels cut the model did not compute what it should, so they stay.",
-    Reason.TOO_SMALL: "Too small: even at the lowest useful rank two factors save nothing.",
+    Reason.TOO_SMALL: "Too small: what the change adds outweighs what it saves (two factors, even at the lowest rank).",
     Reason.BREAK_EVEN: "The rank that it needs is too close to the one at which two factors are as large as the whole.",
     Reason.SLOWER: "Measured on this machine, its two factors are not faster than the whole.",
     Reason.NOT_NEEDED: "The budget is met without changing it.",

@@ -31,7 +31,7 @@ from onnxcomp.passes.quantize.ranges import FIXED_RANGES, METHODS, Method
 from onnxcomp.passes.quantize.relax import relaxed
 from onnxcomp.passes.quantize.sites import Site, find_sites
 from onnxcomp.passes.quantize.smooth import Factors, channel_sizes, factors, smoothable, smoothed
-from onnxcomp.passes.quantize.tables import find_tables
+from onnxcomp.passes.quantize.tables import find_tables, left_tables
 from onnxcomp.passes.quantize.through import seen_through
 from onnxcomp.passes.quantize.write import write_qdq
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
@@ -100,7 +100,7 @@ class Quantize:
         sites, skips = find_sites(model, ctx.only, ctx.exclude)
         settled = settle(sites)
         if not any(s.kernel.role is Role.WEIGHTED for s in settled):
-            return _plan(header(self.name, model, ctx, skips))
+            return _plan(header(self.name, model, ctx, _with_tables(skips, model, ())))
         if ctx.calibration is None:
             raise UsageError("static INT8 needs calibration data", hint=CALIBRATION_HINT)
         return self._plan_smoothed(model, self._smoothing(model, settled, ctx), ctx)
@@ -150,7 +150,10 @@ class Quantize:
             progress=lambda done, total: ctx.progress("calibrating", done, total),
         )
         settled, more = _observed_only(settled, seen, tied)
-        skips = [skip for skip in (*skips, *more) if skip.node in own or not smoothing.factors]
+        tables = find_tables(model, ctx.only, ctx.exclude)
+        skips = [
+            skip for skip in _with_tables([*skips, *more], model, tables) if skip.node in own or not smoothing.factors
+        ]
         activations = _activations(settled, seen, tied, self.config.ranges)
         others = {m: _activations(settled, seen, tied, m) for m in METHODS if m != self.config.ranges}
         tensors = activations | _weights(settled, ctx.target.pairs_saturate, tied, activations)
@@ -165,7 +168,7 @@ class Quantize:
             operators="onnx" if ctx.portable else "onnxruntime",
             nodes=nodes,
             tensors=tensors,
-            tables=find_tables(model, ctx.only, ctx.exclude),
+            tables=tables,
             smoothing=smoothing.factors,
             smoothed=smoothing.readers,
             smoothing_choice=smoothing.choice,
@@ -274,6 +277,12 @@ def _weights(
         key: QParams(dtype="int8", scale=tuple(float(s) for s in values), zero_point=0, axis=axes[key])
         for key, values in scales.items()
     }
+
+
+def _with_tables(skips: Sequence[Skip], model: ir.Model, chosen: Sequence[str]) -> list[Skip]:
+    """The skips, and those of tables about which nothing is said yet."""
+    told = {skip.node for skip in skips}
+    return [*skips, *(skip for skip in left_tables(model, chosen) if skip.node not in told)]
 
 
 def _observed_only(sites: list[Site], seen: dict[str, Observed], tied: dict[str, str]) -> tuple[list[Site], list[Skip]]:
