@@ -5,14 +5,16 @@ Gather(T, i)  →  Cast(Gather(Q, i)) · Gather(s, i),   s_r = max|T_r| / 127,  
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxcomp.ops.attributes import constant, int_attribute, is_standard, new_initializer
+from onnxcomp.ops.attributes import constant, int_attribute, is_constant, is_standard, new_initializer
 from onnxcomp.passes.integer_weights import quantize_weight, weight_scales
 from onnxcomp.passes.selection import left_out
+from onnxcomp.report.reasons import DESCRIPTIONS, Reason
+from onnxcomp.report.structures import Skip
 
 SMALLEST = 1 << 16
 """Bytes of a table that is worth three more nodes."""
@@ -24,6 +26,14 @@ def find_tables(model: ir.Model, only: Sequence[str], exclude: Sequence[str]) ->
     named = {id(node) for node in readers}
     alone = [n for n in readers if all(id(u.node) in named and u.idx == 0 for u in n.inputs[0].uses())]  # type: ignore[union-attr]
     return tuple(node.name or "" for node in alone)
+
+
+def left_tables(model: ir.Model, chosen: Sequence[str]) -> Iterator[Skip]:
+    """Why the other nodes that read rows of constant numbers stay as they are; the options aside."""
+    for node in model.graph:
+        if _is_lookup(node) and node.name not in chosen:
+            code, sentence = _trouble(node) or _outside(node)
+            yield Skip(node=node.name or "", op_type=node.op_type, code=code, sentence=sentence)
 
 
 def write_tables(model: ir.Model, names: Sequence[str]) -> None:
@@ -46,12 +56,34 @@ def write_tables(model: ir.Model, names: Sequence[str]) -> None:
         ir.convenience.replace_nodes_and_values(graph, node, [node], made, node.outputs, product.outputs)
 
 
-def _reads_rows(node: ir.Node) -> bool:
+def _is_lookup(node: ir.Node) -> bool:
+    """Gather from constant numbers that are no integers."""
     table = node.inputs[0] if node.op_type == "Gather" and is_standard(node) else None
-    array = constant(table)
-    if array is None or array.dtype != np.float32 or array.ndim != 2 or array.nbytes < SMALLEST:
-        return False
-    return int_attribute(node, "axis", 0) in (0, -2) and bool(np.isfinite(array).all())
+    return is_constant(table) and table is not None and table.dtype is not None and table.dtype.is_floating_point()
+
+
+def _reads_rows(node: ir.Node) -> bool:
+    return _is_lookup(node) and _trouble(node) is None
+
+
+def _trouble(node: ir.Node) -> tuple[Reason, str] | None:
+    """What keeps a lookup from being one of int8 rows, whoever else reads the table."""
+    array = constant(node.inputs[0])
+    assert array is not None
+    if array.nbytes < SMALLEST:
+        return Reason.TOO_SMALL, f"its table has {array.nbytes:,} bytes, less than {SMALLEST:,}"
+    if array.dtype != np.float32:
+        return Reason.NOT_FLOAT32, "its table is not float32"
+    if array.ndim != 2 or int_attribute(node, "axis", 0) not in (0, -2):
+        return Reason.UNSUPPORTED_FORM, "it does not read the rows of a matrix"
+    return None if np.isfinite(array).all() else (Reason.NOT_FINITE, DESCRIPTIONS[Reason.NOT_FINITE])
+
+
+def _outside(node: ir.Node) -> tuple[Reason, str]:
+    uses = node.inputs[0].uses()  # type: ignore[union-attr]
+    if len(uses) == 1:
+        return Reason.KEPT_FLOAT, "tables become int8 only in a model that computes in INT8 somewhere"
+    return Reason.SHARED, "its table is read in another place too, which needs it as it is"
 
 
 def _rows(graph: ir.Graph, table: ir.Value) -> tuple[ir.Value, ir.Value]:

@@ -205,6 +205,12 @@ def test_what_only_looks_like_a_norm_stays(miss):
     assert len(result.graph) == len(source.graph)
 
 
+def test_a_norm_of_constants_is_left_to_folding():
+    head = HEAD.replace("(float[N,5,16] x,", "(float[N,5,16] i, float[5,16] w_x,")
+    body = ORDERS["as PyTorch writes it"].replace("(x", "(w_x").replace("y =", "z =") + " y = Add(i, z)"
+    assert "LayerNormalization" not in kinds(recognised(model(body, head=head)))
+
+
 def test_means_that_lose_their_axis_are_no_norm():
     body = ORDERS["as PyTorch writes it"].replace("<axes = [-1]>", "<axes = [-1], keepdims = 0>")
     head = HEAD.replace("[N,5,16]", "[16,16]")

@@ -10,6 +10,8 @@ from graphs import context, cosine, feeds, graph, run
 
 from onnxcomp.model.normalize import normalize
 from onnxcomp.ops.kernels import CPU_KERNELS, Role
+from onnxcomp.ops.limits import minimum_ir_version
+from onnxcomp.ops.upgrade import NEWEST_OPSET, TARGET_OPSET, lift
 from onnxcomp.passes.quantize.quantize import Quantize
 from onnxcomp.runtime.audit import operator_counts, optimized_graph
 
@@ -43,18 +45,21 @@ BETWEEN = {
 }
 
 
-def quantized(model, batch=1, *, padded=True):
+def quantized(model, batch=1, *, padded=True, opset=TARGET_OPSET):
     items = feeds(model, batch=batch)
     ctx = context(items)
     canonical = normalize(model).model
+    if lift(canonical, opset):
+        canonical.ir_version = minimum_ir_version(opset)
     step = Quantize()
     plan = step.plan(canonical, ctx)
     plan = plan if padded else plan.model_copy(update={"padded": {}})
     return plan, step.apply(canonical, plan, ctx), items
 
 
+@pytest.mark.parametrize("opset", [17, NEWEST_OPSET])
 @pytest.mark.parametrize("op_type", sorted(k for k, row in CPU_KERNELS.items() if row.role is not Role.WEIGHTED))
-def test_row_runs_in_integers_between_two_convolutions(op_type):
+def test_row_runs_in_integers_between_two_convolutions(op_type, opset):
     channels = 32 if op_type == "Concat" else 16
     model = graph(
         f"""g (float[1,16,8,8] x, float[16,16,1,1] w1, float[16] w1b, float[16,16,1,1] w2, float[16,{channels},1,1] w3)
@@ -65,7 +70,7 @@ def test_row_runs_in_integers_between_two_convolutions(op_type):
             y = Conv(b, w3)
         }}"""
     )
-    plan, result, items = quantized(model)
+    plan, result, items = quantized(model, opset=opset)
     assert {d.precision for d in plan.nodes.values() if d.op_type == op_type} == {"int8"}
     counts = operator_counts(optimized_graph(result))
     row = CPU_KERNELS[op_type]

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from onnxcomp.model.patterns.match import Match, Pattern, is_closed, number, other_operand, producer_of, rank_of, reader
 from onnxcomp.model.shapes import trusted
-from onnxcomp.ops.attributes import constant, int_attribute, ints_attribute
+from onnxcomp.ops.attributes import constant, int_attribute, ints_attribute, is_constant
 
 _HALF, _SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
 
@@ -59,7 +59,8 @@ def match(node: ir.Node) -> Match | None:
     if norm.scale is None and dims is not None and norm.count == 1:
         norm.scale = np.ones(dims, (norm.source.dtype or _SINGLE).numpy())
     good = norm.source.dtype in (_SINGLE, _HALF) and norm.value.dtype == norm.source.dtype
-    if norm.scale is None or not good or not is_closed(norm.nodes, norm.value):
+    # Arithmetic on constants is folded as it is.
+    if norm.scale is None or not good or is_constant(norm.source) or not is_closed(norm.nodes, norm.value):
         return None
     inputs = (norm.source, norm.scale) if norm.bias is None else (norm.source, norm.scale, norm.bias)
     attributes: dict[str, int | float | str] = {"axis": -norm.count, "epsilon": norm.epsilon}

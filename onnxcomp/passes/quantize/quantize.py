@@ -39,7 +39,7 @@ from onnxcomp.passes.quantize.styles import mirrored, sites_for
 from onnxcomp.passes.quantize.through import seen_through
 from onnxcomp.passes.quantize.units import measure
 from onnxcomp.passes.quantize.write import write_qdq
-from onnxcomp.passes.tables import find_tables
+from onnxcomp.passes.tables import find_tables, left_tables
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
 from onnxcomp.report.structures import Record, Skip
 from onnxcomp.runtime.host import detect_host, detect_target
@@ -116,7 +116,7 @@ class Quantize:
         sites, skips = sites_for(ctx.target.int8.placement, model, ctx.only, ctx.exclude)
         settled = settle(sites)
         if not any(s.kernel.role is Role.WEIGHTED for s in settled):
-            return _plan(header(self.name, model, ctx, skips))
+            return _plan(header(self.name, model, ctx, _with_tables(skips, model, ())))
         if ctx.calibration is None:
             raise UsageError("static INT8 needs calibration data", hint=CALIBRATION_HINT)
         plan = self._plan_smoothed(model, self._smoothing(model, settled, ctx), ctx)
@@ -185,8 +185,11 @@ class Quantize:
             progress=lambda done, total: ctx.progress("calibrating", done, total),
         )
         settled, more = _observed_only(settled, seen, tied)
-        skips = [skip for skip in (*skips, *more) if skip.node in own or not smoothing.factors]
         form = ctx.target.int8
+        tables = find_tables(model, ctx.only, ctx.exclude) if form.rewrites else ()
+        skips = [
+            skip for skip in _with_tables([*skips, *more], model, tables) if skip.node in own or not smoothing.factors
+        ]
         activations = _activations(settled, seen, tied, self.config.ranges, form)
         others = {m: _activations(settled, seen, tied, m, form) for m in METHODS if m != self.config.ranges}
         tensors = activations | _weights(settled, ctx.target.pairs_saturate, tied, activations, form)
@@ -201,7 +204,7 @@ class Quantize:
             operators="onnx" if ctx.portable or not form.rewrites else "onnxruntime",
             nodes=nodes,
             tensors=tensors,
-            tables=find_tables(model, ctx.only, ctx.exclude) if form.rewrites else (),
+            tables=tables,
             smoothing=smoothing.factors,
             smoothed=smoothing.readers,
             smoothing_choice=smoothing.choice,
@@ -317,6 +320,12 @@ def _weights(
         key: QParams(dtype="int8", scale=tuple(float(s) for s in values), zero_point=0, axis=axes[key])
         for key, values in scales.items()
     }
+
+
+def _with_tables(skips: Sequence[Skip], model: ir.Model, chosen: Sequence[str]) -> list[Skip]:
+    """The skips, and those of tables about which nothing is said yet."""
+    told = {skip.node for skip in skips}
+    return [*skips, *(skip for skip in left_tables(model, chosen) if skip.node not in told)]
 
 
 def _observed_only(sites: list[Site], seen: dict[str, Observed], tied: dict[str, str]) -> tuple[list[Site], list[Skip]]:

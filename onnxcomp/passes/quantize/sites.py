@@ -103,7 +103,8 @@ def _site(node: ir.Node, opset: int, only: Sequence[str], exclude: Sequence[str]
         return None  # integer arithmetic on shapes and indices: nothing to say
     constants = [v for v in activations if v is not None and is_constant(v)]
     if len(constants) == len(activations):
-        return None
+        computed = any(v is not None and not is_constant(v) for v in node.inputs)
+        return None if computed else _skip(node, Reason.UNSUPPORTED_FORM, "all that it reads is constant")
     if any(v.const_value is not None and v.const_value.size != 1 for v in constants):
         return _skip(
             node, Reason.UNSUPPORTED_FORM, "one operand is a constant array; 8 bits for it would cost accuracy"
@@ -212,7 +213,7 @@ def _no_kernel(node: ir.Node) -> Skip | None:
         return _skip(node, Reason.UNKNOWN_OPERATOR, f"operator {printable(qualified(node))} is outside ai.onnx")
     if node.op_type in KEPT_FLOAT:
         return _skip(node, Reason.KEPT_FLOAT, KEPT_FLOAT[node.op_type])
-    if node.op_type in HEAVY_OPERATORS:
+    if node.op_type in HEAVY_OPERATORS or _holds_weights(node):
         return _skip(node, Reason.NO_INTEGER_KERNEL, f"{node.op_type} has no static integer kernel on the CPU provider")
     return None
 
@@ -223,8 +224,15 @@ def _inside_bodies(model: ir.Model) -> Iterator[Skip]:
             continue
         for node in graph:
             kernel = CPU_KERNELS.get(node.op_type)
-            if is_standard(node) and (node.op_type in HEAVY_OPERATORS or (kernel and kernel.role is Role.WEIGHTED)):
+            heavy = node.op_type in HEAVY_OPERATORS or (kernel and kernel.role is Role.WEIGHTED)
+            if is_standard(node) and (heavy or _holds_weights(node)):
                 yield _skip(node, Reason.INSIDE_SUBGRAPH, "inside the body of an If, Loop or Scan")
+
+
+def _holds_weights(node: ir.Node) -> bool:
+    """Whether it reads a constant of floats that is more than a number."""
+    constants = (v.const_value for v in node.inputs if v is not None and is_constant(v))
+    return any(c is not None and c.size > 1 and c.dtype.is_floating_point() for c in constants)
 
 
 def _skip(node: ir.Node, code: Reason, sentence: str) -> Skip:

@@ -20,6 +20,7 @@ Action = Literal[
     "computed ahead of time",
     "written as one operator",
     "written as pooling",
+    "written as a rectifier",
     "kept apart from its norm",
     "removed",
     "merged",

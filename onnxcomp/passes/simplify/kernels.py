@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxcomp.ops.attributes import constant, int_attribute, ints_attribute, is_standard
@@ -38,6 +39,29 @@ def _axes(node: ir.Node, rank: int) -> set[int]:
     given = constant(node.inputs[1]) if len(node.inputs) > 1 else None
     axes = ints_attribute(node, "axes", ()) if given is None else given.tolist()
     return {int(a) % rank for a in axes}
+
+
+def even_slopes(model: ir.Model, scope: Scope) -> Iterator[Finding]:
+    """A PRelu whose slopes are all equal becomes a LeakyRelu, or a Relu where they are zero. In place.
+
+    ONNX Runtime fuses both into a float convolution, and both exist in integers; PRelu neither.
+    """
+    for node in tuple(model.graph):
+        if node.op_type != "PRelu" or not is_standard(node) or node.name in scope.excluded:
+            continue
+        source, slopes = node.inputs[0], constant(node.inputs[1])
+        if source is None or source.dtype != ir.DataType.FLOAT or slopes is None or not slopes.size:
+            continue
+        slope = float(slopes.flat[0])
+        if not np.isfinite(slope) or not (slopes == slopes.flat[0]).all():
+            continue
+        made = ir.node("LeakyRelu", [source], {"alpha": slope}, name=node.name)
+        if slope == 0.0:
+            made = ir.node("Relu", [source], name=node.name)
+        graph = node.graph
+        assert isinstance(graph, ir.Graph)
+        ir.convenience.replace_nodes_and_values(graph, node, [node], [made], node.outputs, made.outputs)
+        yield edit(node, "written as a rectifier", f"all its slopes are {slope:g}: {made.op_type}")
 
 
 def part_norms(model: ir.Model, scope: Scope) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ from onnxcomp.passes.simplify.affine import fold_affine
 from onnxcomp.passes.simplify.edits import Action, Edit, Rule, Scope
 from onnxcomp.passes.simplify.folding import DEFAULT_LIMIT, fold_constants
 from onnxcomp.passes.simplify.gates import find_gates
-from onnxcomp.passes.simplify.kernels import part_norms, pool_means
+from onnxcomp.passes.simplify.kernels import even_slopes, part_norms, pool_means
 from onnxcomp.passes.simplify.padding import fold_pads
 from onnxcomp.passes.simplify.removal import remove_idle
 from onnxcomp.passes.simplify.scales import fold_scales
@@ -38,6 +38,7 @@ RuleName = Literal[
     "fold-affine",
     "fold-scales",
     "pool-means",
+    "even-slopes",
     "part-norms",
     "share-equal",
 ]
@@ -50,6 +51,7 @@ RULES: dict[RuleName, tuple[Rule, Action]] = {
     "fold-affine": (fold_affine, "folded into weights"),
     "fold-scales": (fold_scales, "folded into the weights behind it"),
     "pool-means": (pool_means, "written as pooling"),
+    "even-slopes": (even_slopes, "written as a rectifier"),
     "part-norms": (part_norms, "kept apart from its norm"),
     "share-equal": (share_equal, "merged"),
 }
@@ -61,6 +63,7 @@ BOLDEST_FIRST: tuple[RuleName, ...] = (
     "find-gates",
     "pool-means",
     "part-norms",
+    "even-slopes",
     "fold-constants",
     "fold-pads",
     "share-equal",

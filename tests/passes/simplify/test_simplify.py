@@ -21,20 +21,23 @@ BLOCK = """g (float[N,3,6,6] x, float[4,3,3,3] w, float[4] w1, float[4] w2, floa
     e = Neg(w4) f = Abs(e) h = Reshape(f, w_s) i = Relu(d) j = Relu(d) k = Add(i, j) y = Div(k, h) }"""
 
 MORE = """g (float[N,3,6,6] x, float[4,3,3,3] w, float[4] w1, float[4] w2, float[4] w3, float[4] w4, int64[8] w_p,
-    float[5,4,1,1] w5, float[5] w6, float[5] w7, float w_k)
+    float[5,4,1,1] w5, float[5] w6, float[5] w7, float w_k, float[5,1,1] w_l)
     => (float[N,5] y) {
     p = Pad(x, w_p) a = Conv(p, w) b = BatchNormalization(a, w1, w2, w3, w4) c = Identity(b) d = Dropout(c)
     e = Neg(w4) f = Abs(e) h = Reshape(f, w_s) i = Relu(d) j = Relu(d) k = Add(i, j)
     three = Constant<value = float {3.0}>() zero = Constant<value = float {0.0}>() six = Constant<value = float {6.0}>()
     l = Add(k, three) m = Clip(l, zero, six) n = Mul(k, m) o = Div(n, six) q = Div(o, h)
-    qk = Mul(q, w_k) r = Conv(qk, w5) s = ReduceMean<axes = [2, 3], keepdims = 0>(r) t = Add(s, s)
+    qk = Mul(q, w_k) l0 = Conv(qk, w5) r = PRelu(l0, w_l) s = ReduceMean<axes = [2, 3], keepdims = 0>(r) t = Add(s, s)
     u = Mul(s, s) v = Add(t, u) y = LayerNormalization(v, w6, w7) }"""
 """A block in which every rule finds something."""
 
 
 def _block(text: str = BLOCK):
     text = text.replace("int64[8] w_p", "int64[8] w_p, int64[3] w_s")
-    return graph(text, w4=np.ones(4, np.float32), w_p=np.asarray([0, 0, 1, 1, 0, 0, 1, 1]), w_s=np.asarray([4, 1, 1]))
+    even = {"w_l": np.full((5, 1, 1), 0.25, np.float32)}
+    return graph(
+        text, **even, w4=np.ones(4, np.float32), w_p=np.asarray([0, 0, 1, 1, 0, 0, 1, 1]), w_s=np.asarray([4, 1, 1])
+    )
 
 
 def _plan(model, **config) -> tuple[Simplify, SimplifyPlan]:
@@ -44,7 +47,7 @@ def _plan(model, **config) -> tuple[Simplify, SimplifyPlan]:
 
 def test_all_rules_together_reach_what_none_reaches_alone():
     plan, after = simplified(_block(MORE))
-    wanted = ["Conv", "Relu", "Add", "HardSigmoid", "Mul", "Conv", "GlobalAveragePool", "Flatten"]
+    wanted = ["Conv", "Relu", "Add", "HardSigmoid", "Mul", "Conv", "LeakyRelu", "GlobalAveragePool", "Flatten"]
     assert kinds(after) == [*wanted, "Add", "Mul", "Sum", "LayerNormalization"]
     assert {e.action for e in plan.edits} == {action for _, action in RULES.values()}
 
