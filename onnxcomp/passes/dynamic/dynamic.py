@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import onnx_ir as ir
 
 from onnxcomp.errors import PlanError
 from onnxcomp.model.normalize import clone
-from onnxcomp.ops.attributes import is_standard
+from onnxcomp.ops.attributes import constant, is_standard
 from onnxcomp.passes.base import Context, Evidence, Proof, header
 from onnxcomp.passes.dynamic.config import DynamicConfig
 from onnxcomp.passes.dynamic.plan import DynamicLayer, DynamicPlan
@@ -23,6 +25,7 @@ from onnxcomp.passes.products import (
     inside_bodies,
     skip,
 )
+from onnxcomp.passes.tables import find_tables, write_tables
 from onnxcomp.report.reasons import Reason
 from onnxcomp.report.structures import Skip
 from onnxcomp.report.text import printable
@@ -48,7 +51,7 @@ FIRST_OPSET = 11
 
 class Dynamic:
     """Dynamic INT8: Gemm, MatMul and LSTM with int8 weights per output, activations as uint8 by the range of each
-    call."""
+    call; embedding tables beside them as int8 rows."""
 
     name = "dynamic"
     needs_calibration = False
@@ -78,6 +81,9 @@ class Dynamic:
                 for r in recurrent
             ),
         ]
+        if layers:
+            tables = find_tables(model, ctx.only, ctx.exclude)
+            layers += [_table(node) for node in model.graph if node.name in tables]
         order = {node.name: i for i, node in enumerate(model.graph)}
         layers.sort(key=lambda layer: order[layer.name])
         return DynamicPlan(
@@ -99,10 +105,12 @@ class Dynamic:
         # What the plan says counts, not what would be found today.
         products = {p.name: p for p in find_products(result, (), (), 1)[0] if p.name in wanted}
         recurrent = {r.node.name or "": r for r in find_recurrent(result, (), (), 1, portable=portable)[0]}
-        _check(plan, products, recurrent)
+        tables = {name for name in find_tables(result, (), ()) if name in wanted}
+        _check(plan, products, recurrent, tables)
         write_products(result, list(products.values()), portable=portable, pairs_saturate=plan.pairs_saturate)
         for name in wanted & recurrent.keys():
             write_recurrent(result.graph, recurrent[name], pairs_saturate=plan.pairs_saturate)
+        write_tables(result, tuple(tables))
         drop_unread(result.graph)
         if not portable:
             result.opset_imports.setdefault("com.microsoft", 1)
@@ -116,6 +124,9 @@ class Dynamic:
             session.run(ctx.feed)
         integer = sum(counts.integer.values())
         sentences = [f"{integer} integer kernels in the optimised graph, {sum(counts.floats.values())} heavy in float"]
+        tables = sum(layer.op_type == "Gather" for layer in plan.integer())
+        if tables:
+            sentences.append(f"embedding tables read as int8 rows, with a scale for each: {tables}")
         if counts.integer:
             sentences.append("each call quantises its activations by their own range, over the whole batch")
         return Proof(
@@ -137,12 +148,21 @@ class Dynamic:
         return [p for p in products if p.size[1] <= LONGEST], skips
 
 
-def _check(plan: DynamicPlan, products: dict[str, Product], recurrent: dict[str, Recurrent]) -> None:
+def _table(node: ir.Node) -> DynamicLayer:
+    table = constant(node.inputs[0])
+    assert table is not None
+    name = node.name or ""
+    return DynamicLayer(name=name, op_type=node.op_type, nodes=(name,), elements=table.size)
+
+
+def _check(
+    plan: DynamicPlan, products: dict[str, Product], recurrent: dict[str, Recurrent], tables: Collection[str]
+) -> None:
     for layer in plan.integer():
         product, site = products.get(layer.name), recurrent.get(layer.name)
         elements = product.elements if product else site.elements if site else 0
         nodes = product.nodes if product else (layer.name,)
-        if elements != layer.elements or nodes != layer.nodes:
+        if layer.name not in tables and (elements != layer.elements or nodes != layer.nodes):
             raise PlanError(
                 f"the plan's layer {printable(layer.name)!r} can't be quantised dynamically in this model",
                 hint="make a new plan with --dry-run",

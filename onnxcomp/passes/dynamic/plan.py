@@ -10,7 +10,7 @@ from onnxcomp.report.structures import Record, Skip
 
 
 class DynamicLayer(Record):
-    """One weight (an LSTM has two) with the nodes that read it.
+    """One weight (an LSTM has two; a Gather reads rows of its) with the nodes that read it.
 
     Args:
         name: Of the first node; `nodes`: all of them.

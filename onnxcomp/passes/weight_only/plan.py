@@ -53,6 +53,7 @@ class WeightOnlyPlan(Plan):
         symmetric: No zero points.
         activations: What the kernel multiplies with; `activations_choice` says why.
         measured_on: What the errors were measured on, in words.
+        tables: Nodes that read rows of an embedding table, which become int8 with a scale for each row.
     """
 
     layers: tuple[WeightLayer, ...] = ()
@@ -61,8 +62,13 @@ class WeightOnlyPlan(Plan):
     activations: Activations = "float"
     activations_choice: str = ""
     measured_on: str = ""
+    tables: tuple[str, ...] = ()
 
     def changes(self) -> frozenset[str]:
+        return self.products() | frozenset(self.tables)
+
+    def products(self) -> frozenset[str]:
+        """Names of the nodes that multiply by integers."""
         return frozenset(node for layer in self.integer() for node in layer.nodes)
 
     def left_alone(self) -> tuple[Skip, ...]:

@@ -13,6 +13,7 @@ from onnxcomp.ops.upgrade import CannotLift, lift
 from onnxcomp.passes.base import Context, Evidence, Proof, header
 from onnxcomp.passes.kernel_counts import count_kernels
 from onnxcomp.passes.products import OPERATORS, Product, already_quantized, find_products, inside_bodies, skip
+from onnxcomp.passes.tables import find_tables, write_tables
 from onnxcomp.passes.weight_only.config import Activations, WeightOnlyConfig
 from onnxcomp.passes.weight_only.known import Known, held_back
 from onnxcomp.passes.weight_only.packing import BLOCKWISE_OPSET
@@ -90,6 +91,7 @@ class WeightOnly:
             operators="onnx" if ctx.portable else "onnxruntime",
             symmetric=config.symmetric,
             measured_on=known.measured_on,
+            tables=find_tables(model, ctx.only, ctx.exclude) if layers else (),
         )
         activations, why = self._activations(model, plan, ctx)
         return plan.model_copy(update={"activations": activations, "activations_choice": why})
@@ -108,6 +110,7 @@ class WeightOnly:
         rounded = known.rounded(layers, plan.symmetric, ctx)
         products = [known.products[layer.name] for layer in layers]
         result = clone(model)
+        write_tables(result, plan.tables)
         if plan.operators == "onnx":
             try:
                 write_portable(result, products, rounded, symmetric=plan.symmetric)
@@ -122,13 +125,13 @@ class WeightOnly:
         counts = count_kernels(after, ctx.session)
         with open_session(after, ctx.session) as session:
             session.run(ctx.feed)
-        made, wanted = counts.integer.get("MatMulNBits", 0), len(plan.changes())
+        made, wanted = counts.integer.get("MatMulNBits", 0), len(plan.products())
         sentences = [f"{made} of {wanted} products read integers (MatMulNBits in the optimised graph)", *_summary(plan)]
         return Proof(
             passed=bool(made),
             sentences=tuple(sentences),
             audit=counts.audit(plan.left_alone()),
-            unfused=tuple(sorted(plan.changes() & counts.float_names)),
+            unfused=tuple(sorted(plan.products() & counts.float_names)),
         )
 
     def relax(self, plan: WeightOnlyPlan, evidence: Evidence[WeightOnlyPlan]) -> WeightOnlyPlan | None:
@@ -185,6 +188,8 @@ def _summary(plan: WeightOnlyPlan) -> list[str]:
     mean = sum(layer.errors.get(layer.method, 0.0) for layer in layers) / len(layers)
     sentences = [f"{plan.aim()}: {counts}; mean error of {plan.measured_on}: {mean:.2g}"]
     sentences.append(f"activations: {plan.activations} ({plan.activations_choice})")
+    if plan.tables:
+        sentences.append(f"embedding tables read as int8 rows, with a scale for each: {len(plan.tables)}")
     notes = sorted({layer.note for layer in layers if layer.note})
     return sentences + [f"{sum(x.note == note for x in layers)} layers: {note}" for note in notes]
 
