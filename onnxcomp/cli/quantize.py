@@ -37,7 +37,7 @@ def _smooth(ctx: click.Context, param: click.Parameter, value: str) -> str | flo
 @options.judging
 @click.option(
     "--ranges",
-    type=click.Choice(["mse", "minmax", "percentile"]),
+    type=click.Choice(["mse", "minmax", "percentile", "entropy"]),
     default="mse",
     show_default=True,
     help="How activation ranges are chosen.",
@@ -52,6 +52,15 @@ def _smooth(ctx: click.Context, param: click.Parameter, value: str) -> str | flo
     help="SmoothQuant for products with matrices: chosen by the error of the outputs, or alpha from 0 to 1.",
     panel="What may change",
 )
+@click.option(
+    "--correct",
+    type=click.Choice(["auto", "none"]),
+    default="none",
+    show_default=True,
+    help="auto: ranges by parts of the model and corrected biases, kept where the error of the outputs falls. Takes "
+    "about as long again as the rest.",
+    panel="What may change",
+)
 @options.planning
 @options.selecting
 @options.portable
@@ -60,5 +69,5 @@ def _smooth(ctx: click.Context, param: click.Parameter, value: str) -> str | flo
 @options.reporting
 def quantize(model: Path, output: Path | None, force: bool, **values: Any) -> None:
     """Static INT8: every node that has an integer kernel, with ranges from calibration feeds."""
-    chosen = {"ranges": values["ranges"], "smooth": values["smooth"]}
+    chosen = {"ranges": values["ranges"], "smooth": values["smooth"], "correct": values["correct"]}
     produce("quantize", model, output, force, values, **chosen, **options.planned(values))

@@ -117,6 +117,7 @@ def quantize(
     *,
     ranges: Method = "mse",
     smooth: str | float = "auto",
+    correct: str = "none",
     plan: PlanSource = None,
     dry_run: bool = False,
     **options: Any,
@@ -126,12 +127,13 @@ def quantize(
     Args:
         ranges: How activation ranges are chosen.
         smooth: SmoothQuant for products with matrices: auto (chosen by the error of the outputs), none, or α, 0 to 1.
+        correct: auto: ranges by parts of the model and corrected biases, kept where the outputs' error falls; or none.
         plan: Replay this plan (or the plan in this file); needs no calibration data.
         dry_run: Plan only; `Result.plan` holds it.
 
     Other args and raises: as `optimize`.
     """
-    step = Quantize(_config(QuantizeConfig, {"ranges": ranges, "smooth": smooth}))
+    step = Quantize(_config(QuantizeConfig, {"ranges": ranges, "smooth": smooth, "correct": correct}))
     return run_single(step, model, _options(calibration, eval, options), plan, dry_run=dry_run)
 
 

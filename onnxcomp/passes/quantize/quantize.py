@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Annotated, Literal
@@ -15,7 +15,7 @@ from pydantic import Field
 from onnxcomp.calibration.readers import Reader
 from onnxcomp.calibration.stream import Observed, observe
 from onnxcomp.errors import UsageError
-from onnxcomp.evaluate.sensitivity import Sensitivity
+from onnxcomp.evaluate.sensitivity import Sensitivity, affordable_feeds
 from onnxcomp.model.cost import cost
 from onnxcomp.model.normalize import clone
 from onnxcomp.model.shapes import bind
@@ -25,6 +25,7 @@ from onnxcomp.ops.macs import static_shape
 from onnxcomp.passes.base import CALIBRATION_HINT, Context, Evidence, Proof, header
 from onnxcomp.passes.quantize import affine
 from onnxcomp.passes.quantize.audit import audit, unfused
+from onnxcomp.passes.quantize.correct import correctable, corrected, shifts
 from onnxcomp.passes.quantize.placement import islands, quantized_values, settle, ties
 from onnxcomp.passes.quantize.plan import NodeDecision, QParams, QuantPlan
 from onnxcomp.passes.quantize.ranges import FIXED_RANGES, METHODS, Method
@@ -33,6 +34,7 @@ from onnxcomp.passes.quantize.sites import Site, find_sites
 from onnxcomp.passes.quantize.smooth import Factors, channel_sizes, factors, smoothable, smoothed
 from onnxcomp.passes.quantize.tables import find_tables
 from onnxcomp.passes.quantize.through import seen_through
+from onnxcomp.passes.quantize.tune import TRIALS, tuned
 from onnxcomp.passes.quantize.write import write_qdq
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
 from onnxcomp.report.structures import Record, Skip
@@ -57,12 +59,15 @@ class QuantizeConfig(Record):
         exact_histograms: Use every value of every tensor instead of a regular sample.
         smooth: SmoothQuant for products with matrices: α, `none`, or the best of a few by the error of the outputs on
             feeds that nothing else is learned from.
+        correct: Ranges by parts of the model and biases that make up for rounded weights, kept where the error of the
+            outputs falls on feeds that nothing else is learned from. `none` for the fewest seconds.
     """
 
     kind: Literal["quantize"] = Field(default="quantize", alias="pass")
     ranges: Method = "mse"
     exact_histograms: bool = False
     smooth: Literal["auto", "none"] | Annotated[float, Field(ge=0, le=1)] = "auto"
+    correct: Literal["auto", "none"] = "auto"
 
     model_config = Record.model_config | {"populate_by_name": True}
 
@@ -103,7 +108,37 @@ class Quantize:
             return _plan(header(self.name, model, ctx, skips))
         if ctx.calibration is None:
             raise UsageError("static INT8 needs calibration data", hint=CALIBRATION_HINT)
-        return self._plan_smoothed(model, self._smoothing(model, settled, ctx), ctx)
+        plan = self._plan_smoothed(model, self._smoothing(model, settled, ctx), ctx)
+        return self._improved(model, plan, ctx) if self.config.correct == "auto" else plan
+
+    def _improved(self, model: ir.Model, plan: QuantPlan, ctx: Context) -> QuantPlan:
+        """The plan with other ranges and with corrected biases, each as far as the outputs' error falls by it."""
+        assert ctx.calibration is not None
+        learn, held = _chosen_by(ctx.calibration)
+        if held is None:
+            few = "none: too few feeds to hold some back"
+            return plan.model_copy(update={"correction_choice": few})
+        macs = sum(decision.macs or 0 for decision in plan.nodes.values())
+        judge = Sensitivity(model, held, ctx.session, affordable_feeds(macs, TRIALS, HELD))
+
+        def error_of(candidate: QuantPlan) -> float:
+            return judge.error(self.apply(model, candidate, ctx))
+
+        def during(stage: str) -> Callable[[int, int | None], None]:
+            return lambda done, total: ctx.progress(stage, done, total)
+
+        plan, error = tuned(plan, self.config.ranges, error_of, during("choosing ranges"))
+        base = smoothed(model, plan.smoothing, plan.smoothed)
+        sites = [s for s in correctable(find_sites(base, (), ())[0]) if s.name in plan.quantized()]
+        if not sites:
+            return plan
+        found = shifts(base, sites, plan.tensors, learn, ctx.session, during("correcting biases"))
+        after = plan.model_copy(update={"corrections": found})
+        left = error_of(after)
+        if left < error:
+            choice = f"{len(found)}: error of the outputs {left:.2g}, without {error:.2g}"
+            return after.model_copy(update={"correction_choice": choice})
+        return plan.model_copy(update={"correction_choice": f"none: it does not lower the error, {error:.2g}"})
 
     def _smoothing(self, model: ir.Model, settled: Sequence[Site], ctx: Context) -> Smoothing:
         """Factors for the activations of products with matrices; none where they don't lower the error."""
@@ -177,7 +212,8 @@ class Quantize:
 
     def apply(self, model: ir.Model, plan: QuantPlan, ctx: Context) -> ir.Model:
         """Writes the plan; needs no data."""
-        return write_qdq(smoothed(model, plan.smoothing, plan.smoothed), plan)
+        shifts = {name: shift for name, shift in plan.corrections.items() if name in plan.quantized()}
+        return write_qdq(corrected(smoothed(model, plan.smoothing, plan.smoothed), shifts), plan)
 
     def prove(self, before: ir.Model, after: ir.Model, plan: QuantPlan, ctx: Context) -> Proof:
         """Asks ONNX Runtime what it made of the result: which nodes run as integer kernels, which do not."""
@@ -192,6 +228,10 @@ class Quantize:
         if plan.smoothing_choice:
             count = len(plan.smoothing)
             sentences.append(f"smoothed activations of products with matrices: {count} ({plan.smoothing_choice})")
+        if plan.range_choice:
+            sentences.append(f"ranges by {plan.range_choice}")
+        if plan.correction_choice:
+            sentences.append(f"biases that make up for rounded weights: {plan.correction_choice}")
         if plan.tables:
             sentences.append(f"embedding tables read as int8 rows, with a scale for each: {len(plan.tables)}")
         if plan.padded:
