@@ -26,6 +26,7 @@ from onnxcomp.passes.base import CALIBRATION_HINT, Context, Evidence, Proof, hea
 from onnxcomp.passes.quantize import affine
 from onnxcomp.passes.quantize.audit import audit, unfused
 from onnxcomp.passes.quantize.correct import correctable, corrected, shifts
+from onnxcomp.passes.quantize.equalise import channel_factors, equalised
 from onnxcomp.passes.quantize.placement import islands, quantized_values, settle, ties
 from onnxcomp.passes.quantize.plan import NodeDecision, QParams, QuantPlan
 from onnxcomp.passes.quantize.ranges import FIXED_RANGES, METHODS, Method
@@ -34,7 +35,7 @@ from onnxcomp.passes.quantize.sites import Site, find_sites
 from onnxcomp.passes.quantize.smooth import Factors, channel_sizes, factors, smoothable, smoothed
 from onnxcomp.passes.quantize.tables import find_tables
 from onnxcomp.passes.quantize.through import seen_through
-from onnxcomp.passes.quantize.tune import TRIALS, tuned
+from onnxcomp.passes.quantize.tune import TRIALS, WORTH, tuned
 from onnxcomp.passes.quantize.write import write_qdq
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
 from onnxcomp.report.structures import Record, Skip
@@ -108,11 +109,12 @@ class Quantize:
             return _plan(header(self.name, model, ctx, skips))
         if ctx.calibration is None:
             raise UsageError("static INT8 needs calibration data", hint=CALIBRATION_HINT)
-        plan = self._plan_smoothed(model, self._smoothing(model, settled, ctx), ctx)
-        return self._improved(model, plan, ctx) if self.config.correct == "auto" else plan
+        smoothing = self._smoothing(model, settled, ctx)
+        plan = self._plan_smoothed(model, smoothing, ctx)
+        return self._improved(model, plan, smoothing, ctx) if self.config.correct == "auto" else plan
 
-    def _improved(self, model: ir.Model, plan: QuantPlan, ctx: Context) -> QuantPlan:
-        """The plan with other ranges and with corrected biases, each as far as the outputs' error falls by it."""
+    def _improved(self, model: ir.Model, plan: QuantPlan, smoothing: Smoothing, ctx: Context) -> QuantPlan:
+        """The plan with equalised channels, other ranges and corrected biases, each where the outputs' error falls."""
         assert ctx.calibration is not None
         learn, held = _chosen_by(ctx.calibration)
         if held is None:
@@ -127,8 +129,14 @@ class Quantize:
         def during(stage: str) -> Callable[[int, int | None], None]:
             return lambda done, total: ctx.progress(stage, done, total)
 
+        equal = channel_factors(smoothed(model, plan.smoothing, plan.smoothed), learn, ctx.session)
+        if equal:
+            other = self._plan_smoothed(model, replace(smoothing, equalization=equal), ctx)
+            error, left = error_of(plan), error_of(other)
+            told = f"error of the outputs {left:.2g}, without {error:.2g}"
+            plan = other.model_copy(update={"equalization_choice": told}) if left < WORTH * error else plan
         plan, error = tuned(plan, self.config.ranges, error_of, during("choosing ranges"))
-        base = smoothed(model, plan.smoothing, plan.smoothed)
+        base = _prepared(model, plan)
         sites = [s for s in correctable(find_sites(base, (), ())[0]) if s.name in plan.quantized()]
         if not sites:
             return plan
@@ -172,7 +180,7 @@ class Quantize:
         """The plan for a model whose activations are smoothed."""
         assert ctx.calibration is not None
         own = {node.name for node in original.graph}
-        model = smoothed(original, smoothing.factors, smoothing.readers)
+        model = equalised(smoothed(original, smoothing.factors, smoothing.readers), smoothing.equalization)
         sites, skips = find_sites(model, ctx.only, ctx.exclude)
         settled = settle(sites)
         tied = ties(settled)
@@ -204,6 +212,7 @@ class Quantize:
             smoothing=smoothing.factors,
             smoothed=smoothing.readers,
             smoothing_choice=smoothing.choice,
+            equalization=smoothing.equalization,
             padded={name: channels for name, channels in padded.items() if channels},
             ties=tied,
             islands=regions,
@@ -213,7 +222,7 @@ class Quantize:
     def apply(self, model: ir.Model, plan: QuantPlan, ctx: Context) -> ir.Model:
         """Writes the plan; needs no data."""
         shifts = {name: shift for name, shift in plan.corrections.items() if name in plan.quantized()}
-        return write_qdq(corrected(smoothed(model, plan.smoothing, plan.smoothed), shifts), plan)
+        return write_qdq(corrected(_prepared(model, plan), shifts), plan)
 
     def prove(self, before: ir.Model, after: ir.Model, plan: QuantPlan, ctx: Context) -> Proof:
         """Asks ONNX Runtime what it made of the result: which nodes run as integer kernels, which do not."""
@@ -228,6 +237,9 @@ class Quantize:
         if plan.smoothing_choice:
             count = len(plan.smoothing)
             sentences.append(f"smoothed activations of products with matrices: {count} ({plan.smoothing_choice})")
+        if plan.equalization:
+            count = len(plan.equalization)
+            sentences.append(f"equalised inputs of depthwise convolutions: {count} ({plan.equalization_choice})")
         if plan.range_choice:
             sentences.append(f"ranges by {plan.range_choice}")
         if plan.correction_choice:
@@ -245,11 +257,18 @@ class Quantize:
 
 @dataclass(frozen=True)
 class Smoothing:
-    """Factors by activation, the activation that each node reads, and why these were chosen."""
+    """Factors by activation, the activation that each node reads, and why these were chosen; and those of the channels
+    that depthwise convolutions read."""
 
     factors: Factors = field(default_factory=dict)
     readers: dict[str, str] = field(default_factory=dict)
     choice: str = ""
+    equalization: Factors = field(default_factory=dict)
+
+
+def _prepared(model: ir.Model, plan: QuantPlan) -> ir.Model:
+    """The model that the plan's ranges are of: the same function in float."""
+    return equalised(smoothed(model, plan.smoothing, plan.smoothed), plan.equalization)
 
 
 def _chosen_by(reader: Reader) -> tuple[Reader, Reader | None]:
