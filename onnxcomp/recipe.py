@@ -18,7 +18,7 @@ from onnxcomp.passes.dynamic.config import DynamicConfig
 from onnxcomp.passes.factorize.config import FactorizeConfig
 from onnxcomp.passes.precision.precision import PrecisionConfig
 from onnxcomp.passes.prune.config import PruneConfig
-from onnxcomp.passes.quantize.quantize import QuantizeConfig
+from onnxcomp.passes.quantize.config import QuantizeConfig
 from onnxcomp.passes.simplify.simplify import SimplifyConfig
 from onnxcomp.passes.weight_only.config import WeightOnlyConfig
 from onnxcomp.report.structures import Record

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from onnxcomp.errors import RecipeError
-from onnxcomp.passes.quantize.quantize import QuantizeConfig
+from onnxcomp.passes.quantize.config import QuantizeConfig
 from onnxcomp.recipe import load_recipe, parse_recipe
 
 

@@ -31,7 +31,7 @@ from onnxcomp.passes.factorize.config import FactorizeConfig
 from onnxcomp.passes.factorize.factorize import Factorize
 from onnxcomp.passes.prune.config import PruneConfig
 from onnxcomp.passes.prune.prune import Prune
-from onnxcomp.passes.quantize.quantize import QuantizeConfig
+from onnxcomp.passes.quantize.config import QuantizeConfig
 from onnxcomp.passes.quantize.ranges import Method
 from onnxcomp.passes.simplify.simplify import Simplify
 from onnxcomp.recipe import load_recipe
@@ -100,6 +100,7 @@ def quantize(
     mode: str = "static",
     ranges: Method | None = None,
     smooth: str | float | None = None,
+    correct: str | None = None,
     sensitivity: str | os.PathLike[str] | None = None,
     bits: int | None = None,
     block: int | None = None,
@@ -117,6 +118,8 @@ def quantize(
         ranges: (static) How activation ranges are chosen; mse by default.
         smooth: (static) SmoothQuant for products with matrices: auto (chosen by the error of the outputs), none, or α,
             0 to 1.
+        correct: (static) auto: ranges by parts of the model, equalised channels and corrected biases, each kept where
+            the error of the outputs falls; none (the default) for the fewest seconds.
         sensitivity: (static) File of what each unit loses in INT8 and gains in time; made, or completed, by measuring,
             and read if it is there: the precision that it sets for a unit holds.
         bits, block, method: (weight-only) Of a weight, 4 or 8; weights that share a scale; auto, rtn, mse or gptq.
@@ -126,7 +129,7 @@ def quantize(
     Other args and raises: as `optimize`.
     """
     chosen = _options(calibration, eval, options)
-    values = {"ranges": ranges, "smooth": smooth, "bits": bits, "block": block, "method": method}
+    values = {"ranges": ranges, "smooth": smooth, "correct": correct, "bits": bits, "block": block, "method": method}
     values["sensitivity"] = None if sensitivity is None else os.fspath(sensitivity)
     given = {name: value for name, value in values.items() if value is not None}
     check_options(mode, given)

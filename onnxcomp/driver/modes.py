@@ -21,7 +21,7 @@ from onnxcomp.model.save import weight_bytes
 from onnxcomp.passes.base import CALIBRATION_HINT, Pass, Plan
 from onnxcomp.passes.dynamic.config import DynamicConfig
 from onnxcomp.passes.precision.precision import PrecisionConfig
-from onnxcomp.passes.quantize.quantize import QuantizeConfig
+from onnxcomp.passes.quantize.config import QuantizeConfig
 from onnxcomp.passes.weight_only.config import WeightOnlyConfig
 from onnxcomp.report.figures import size
 from onnxcomp.report.structures import StepReport, StepStatus
@@ -38,25 +38,25 @@ class Mode:
     """A way to quantise.
 
     Args:
-        config: Of its pass; `options`: names of the options that it takes; `fixed`: values that make this mode of the
-            pass.
+        config: Of its pass; `options`: names of the options that it takes; `own`: values of this mode, where none are
+            given.
     """
 
     config: type[BaseModel]
     options: tuple[str, ...] = ()
-    fixed: Mapping[str, str] = field(default_factory=dict)
+    own: Mapping[str, str] = field(default_factory=dict)
 
     def values(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What of the options that were given is meant for this mode."""
-        return {name: given[name] for name in self.options if name in given} | dict(self.fixed)
+        return dict(self.own) | {name: given[name] for name in self.options if name in given}
 
 
 MODES: Mapping[str, Mode] = {
-    "static": Mode(QuantizeConfig, ("ranges", "smooth", "correct", "sensitivity")),
+    "static": Mode(QuantizeConfig, ("ranges", "smooth", "correct", "sensitivity"), {"correct": "none"}),
     "dynamic": Mode(DynamicConfig),
     "weight-only": Mode(WeightOnlyConfig, ("bits", "block", "method")),
-    "fp16": Mode(PrecisionConfig, fixed={"dtype": "fp16"}),
-    "bf16": Mode(PrecisionConfig, fixed={"dtype": "bf16"}),
+    "fp16": Mode(PrecisionConfig, own={"dtype": "fp16"}),
+    "bf16": Mode(PrecisionConfig, own={"dtype": "bf16"}),
 }
 
 CANDIDATES: Mapping[str, tuple[str, ...]] = {

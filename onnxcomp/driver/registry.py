@@ -16,7 +16,8 @@ from onnxcomp.passes.factorize.factorize import Factorize
 from onnxcomp.passes.precision.precision import Precision, PrecisionConfig
 from onnxcomp.passes.prune.config import PruneConfig
 from onnxcomp.passes.prune.prune import Prune
-from onnxcomp.passes.quantize.quantize import Quantize, QuantizeConfig
+from onnxcomp.passes.quantize.config import QuantizeConfig
+from onnxcomp.passes.quantize.quantize import Quantize
 from onnxcomp.passes.simplify.simplify import Simplify, SimplifyConfig
 from onnxcomp.passes.weight_only.config import WeightOnlyConfig
 from onnxcomp.passes.weight_only.weight_only import WeightOnly

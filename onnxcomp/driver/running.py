@@ -21,7 +21,7 @@ from onnxcomp.passes.factorize.config import FactorizeConfig
 from onnxcomp.passes.factorize.factorize import Factorize
 from onnxcomp.passes.prune.config import PruneConfig
 from onnxcomp.passes.prune.prune import Prune
-from onnxcomp.passes.quantize.quantize import QuantizeConfig
+from onnxcomp.passes.quantize.config import QuantizeConfig
 from onnxcomp.recipe import Recipe, Step
 from onnxcomp.report.structures import StepReport, StepStatus
 

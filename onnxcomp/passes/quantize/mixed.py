@@ -36,7 +36,11 @@ def mixed(plan: QuantPlan, evidence: Evidence[QuantPlan]) -> QuantPlan | None:
     assert evidence.error_of is not None
     units = plan.units or measure(plan, evidence)
     plan = plan.model_copy(update={"units": units})
-    free = [u for u in units if u.precision == "auto" and plan.changes().intersection(u.nodes)]
+    free = [
+        u
+        for u in units
+        if u.precision == "auto" and plan.changes().intersection(u.nodes) and not set(plan.pinned).intersection(u.nodes)
+    ]
     total = sum(u.error for u in free)
     whole = evidence.error_of(plan)
     if total <= 0 or whole <= 0 or evidence.error <= 0:

@@ -82,6 +82,11 @@ class QuantPlan(Plan):
         padded: Convolution → input channels that it gets, the new ones zero, because the fast kernel wants so many.
         smoothing: Activation → the factors that its channels hand to the weights (SmoothQuant), and `smoothed`: node →
             the activation that it reads; the plan is of the model in which that is done. `smoothing_choice` says why.
+        equalization: Activation → the factors that its channels take from the convolution in front and give to the
+            depthwise one behind; `equalization_choice` says what that brings.
+        corrections: Node → what is added to its bias, one shift for each output channel; `correction_choice` says why.
+        range_choice: How the ranges were chosen by the error of the outputs, where they were.
+        pinned: Nodes that stay in INT8 whatever the gates say.
         ties: Tensor → the tensor whose parameters it shares, because the operator between them only moves values.
         islands: The INT8 regions as first placed; the ones with little work for their borders go first when latency
             fails.
@@ -98,6 +103,12 @@ class QuantPlan(Plan):
     smoothing: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     smoothed: dict[str, str] = Field(default_factory=dict)
     smoothing_choice: str = ""
+    equalization: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    equalization_choice: str = ""
+    corrections: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    correction_choice: str = ""
+    range_choice: str = ""
+    pinned: tuple[str, ...] = ()
     ties: dict[str, str] = Field(default_factory=dict)
     islands: tuple[Island, ...] = ()
     alternatives: dict[str, dict[str, QParams]] = Field(default_factory=dict)

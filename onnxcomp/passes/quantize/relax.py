@@ -19,7 +19,7 @@ def relaxed(plan: QuantPlan, evidence: Evidence[QuantPlan]) -> QuantPlan | None:
     if evidence.failed == "fusion":
         return _without(plan, frozenset(evidence.nodes), Reason.NOT_FUSED)
     if evidence.failed == "latency":
-        return _without(plan, _cheap(plan), Reason.BORDER_COST)
+        return _without(plan, _cheap(plan) - frozenset(plan.pinned), Reason.BORDER_COST)
     if evidence.failed == "fidelity" and evidence.error_of is not None:
         best = _best_ranges(plan, evidence.error_of)
         return best if best.tensors != plan.tensors else mixed(best, evidence)

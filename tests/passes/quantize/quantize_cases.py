@@ -12,8 +12,9 @@ from graphs import context, cosine, feeds, run
 from onnxcomp.calibration.readers import Feed
 from onnxcomp.model.normalize import normalize
 from onnxcomp.passes.base import Context
+from onnxcomp.passes.quantize.config import QuantizeConfig
 from onnxcomp.passes.quantize.plan import QuantPlan
-from onnxcomp.passes.quantize.quantize import Quantize, QuantizeConfig
+from onnxcomp.passes.quantize.quantize import Quantize
 from onnxcomp.runtime.audit import optimized_graph
 
 ANYWHERE = "cpu-avx2"

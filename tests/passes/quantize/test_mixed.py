@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from onnxcomp.errors import PlanError
 from onnxcomp.passes.base import Evidence
+from onnxcomp.passes.quantize.config import QuantizeConfig
 from onnxcomp.passes.quantize.mixed import MARGIN, mixed
 from onnxcomp.passes.quantize.plan import NodeDecision, QuantPlan, Unit
-from onnxcomp.passes.quantize.quantize import Quantize, QuantizeConfig
+from onnxcomp.passes.quantize.quantize import Quantize
 from onnxcomp.passes.quantize.sensitivity_file import decided, read_units, write_units
 from onnxcomp.passes.quantize.units import MAX_UNITS, groups, measure
 from onnxcomp.report.reasons import Reason

@@ -8,8 +8,9 @@ import pytest
 from graphs import context, graph
 
 from onnxcomp.model.normalize import normalize
+from onnxcomp.passes.quantize.config import QuantizeConfig
 from onnxcomp.passes.quantize.plan import QuantPlan
-from onnxcomp.passes.quantize.quantize import Quantize, QuantizeConfig
+from onnxcomp.passes.quantize.quantize import Quantize
 from onnxcomp.report.reasons import Reason
 
 TEXT = """g (int64[1,5] ids, bool k) => (float[a,b,c] y, float[d,e,f] z) {

@@ -7,7 +7,16 @@ import pytest
 
 from onnxcomp.calibration.stream import Observed
 from onnxcomp.passes.quantize.affine import QMAX, from_range
-from onnxcomp.passes.quantize.ranges import FIXED_RANGES, METHODS, minmax, mse, percentile
+from onnxcomp.passes.quantize.ranges import (
+    FIXED_RANGES,
+    METHODS,
+    NEXT_TO_NOTHING,
+    SHRUNK,
+    entropy,
+    minmax,
+    mse,
+    percentile,
+)
 
 RNG = np.random.default_rng(7)
 NORMAL = RNG.standard_normal(20_000).astype(np.float32)
@@ -135,3 +144,42 @@ def test_values_that_are_exactly_representable_zeros_do_not_pull_the_range():
 def test_outputs_of_sigmoid_and_softmax_have_a_known_range():
     assert set(FIXED_RANGES) == {"Sigmoid", "Softmax", "HardSigmoid"}
     assert set(FIXED_RANGES.values()) == {(0.0, 1.0)}
+
+
+def tensorrt_range(found: Observed) -> tuple[float, float]:
+    """The range of the smallest KL divergence, bin by bin as in Migacz' slides, over the candidates of `entropy`."""
+    counts, width = found.histogram.counts.astype(np.float64), found.histogram.width
+    low, high = minmax(found)
+    middle, levels = len(counts) // 2, QMAX + 1
+    left, right = (int(np.ceil(max(end, 0.0) / width)) for end in (-low, high))
+    best = (np.inf, low, high)
+    for share in np.linspace(1.0, levels / (left + right), SHRUNK):
+        a, b = middle - int(np.rint(left * share)), middle + int(np.rint(right * share))
+        inside = counts[a:b]
+        if not inside.any():
+            continue
+        p, q = inside.copy(), np.zeros(b - a)
+        p[0] += counts[:a].sum()
+        p[-1] += counts[b:].sum()
+        for level in range(levels):
+            bins = slice(level * (b - a) // levels, (level + 1) * (b - a) // levels)
+            q[bins] = max(inside[bins].sum(), NEXT_TO_NOTHING) / max(1, (p[bins] > 0).sum())
+        p, q = p / p.sum(), q / inside.sum()
+        divergence = (p[p > 0] * np.log(p[p > 0] / q[p > 0])).sum()
+        if divergence < best[0] - 1e-12:
+            best = (divergence, max(low, (a - middle) * width), min(high, (b - middle) * width))
+    return best[1:]
+
+
+@pytest.mark.parametrize("name", ["normal", "heavy tails", "after a Relu", "all positive", "all negative", "shifted"])
+def test_the_entropy_range_is_the_one_that_the_textbook_algorithm_picks(name):
+    found = observed(TENSORS[name])
+    assert entropy(found) == pytest.approx(tensorrt_range(found), rel=1e-12)
+
+
+def test_the_entropy_range_cuts_outliers_off_and_a_uniform_distribution_not():
+    low, high = entropy(observed(np.concatenate([np.tile(NORMAL, 5), [60.0, -60.0]])))
+    assert 3 < high < 20
+    assert -20 < low < -3
+    flat = np.linspace(0, 1, 100_000, dtype=np.float32)
+    assert entropy(observed(flat))[1] > 0.95

@@ -12,9 +12,10 @@ from graphs import context, feeds, graph, run
 from quantize_cases import quantized
 
 from onnxcomp.model.normalize import normalize
+from onnxcomp.passes.quantize.config import QuantizeConfig
 from onnxcomp.passes.quantize.placement import settle
 from onnxcomp.passes.quantize.plan import QuantPlan
-from onnxcomp.passes.quantize.quantize import Quantize, QuantizeConfig
+from onnxcomp.passes.quantize.quantize import Quantize
 from onnxcomp.passes.quantize.sites import find_sites
 from onnxcomp.passes.quantize.smooth import channel_sizes, factors, smoothable, smoothed
 

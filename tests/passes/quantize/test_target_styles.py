@@ -13,7 +13,8 @@ from onnxcomp.evaluate.proof import check_structure
 from onnxcomp.model.normalize import normalize
 from onnxcomp.ops.attributes import constant, is_constant
 from onnxcomp.ops.targets import TARGETS
-from onnxcomp.passes.quantize.quantize import Quantize, QuantizeConfig
+from onnxcomp.passes.quantize.config import QuantizeConfig
+from onnxcomp.passes.quantize.quantize import Quantize
 from onnxcomp.passes.quantize.ranges import mse
 from onnxcomp.passes.quantize.styles import mirrored
 from onnxcomp.report.reasons import Reason
