@@ -38,13 +38,20 @@ def test_a_node_set_to_int8_is_never_given_back():
 
 
 def test_a_tensor_has_the_range_or_the_method_that_was_asked_for():
-    default, plan = planned(tensors={"x": (-2.0, 6.0), "y": "minmax"})
+    default, _ = planned()
+    other, name = next(
+        (method, name)
+        for method, tensors in default.alternatives.items()
+        for name in ("a", "y")
+        if tensors[name] != default.tensors[name]
+    )
+    _, plan = planned(tensors={"x": (-2.0, 6.0), name: other})
     scale, zero = plan.tensors["x"].scale[0], plan.tensors["x"].zero_point
     assert -zero * scale == pytest.approx(-2.0, rel=0.02)
     assert (255 - zero) * scale == pytest.approx(6.0, rel=0.02)
     assert plan.tensors["x"] != default.tensors["x"]
-    assert plan.tensors["y"] == default.alternatives["minmax"]["y"]
-    assert plan.tensors["y"] != default.tensors["y"]
+    assert plan.tensors[name] == default.alternatives[other][name]
+    assert plan.tensors[name] != default.tensors[name]
     for method in plan.alternatives:
         assert plan.alternatives[method]["x"] == plan.tensors["x"], "another method for the rest leaves it alone"
 
