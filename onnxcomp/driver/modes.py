@@ -29,7 +29,7 @@ from onnxcomp.report.structures import StepReport, StepStatus
 NEAR: Mapping[Goal, float] = {"balanced": 1.1, "latency": GAIN, "size": GAIN}
 """How much slower than the fastest (larger than the smallest) a candidate may be that is better in the other way."""
 
-LEAST_SHARE = 0.25
+LEAST_SHARE = 0.5
 """Share of the weights that a candidate must change to be worth a measurement."""
 
 
