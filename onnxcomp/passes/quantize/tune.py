@@ -12,8 +12,9 @@ PARTS = 4
 TRIALS = 1 + 3 + 4 * PARTS
 """Plans that are looked at, about: the given one, three other methods, and every method in every part."""
 
-WORTH = 0.98
-"""A change is kept if it leaves at most this share of the error: less is within what chance gives."""
+WORTH = 0.9
+"""A change is kept if it leaves at most this share of the error: less is within what chance gives on a few feeds (on
+NudeNet, 2 % less there came with 3 points fewer boxes found again on others)."""
 
 
 def tuned(
