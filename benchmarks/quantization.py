@@ -73,6 +73,9 @@ def candidates(task: Task, model: Path, folder: Path, scratch: Path) -> dict[str
         command = [str(Path(sys.executable).with_name("onnxcomp")), *verb, str(model), "--calibration"]
         command += [str(calibration), "-o", str(output), "--force", "-q", "--threads", "2"]
         found[name] = (output, made(command, output))
+    alone = folder / "onnxcomp_plan.onnx"
+    script = [sys.executable, str(HERE / "peers" / "onnxcomp_plan.py"), str(model), str(calibration), str(alone)]
+    found["onnxcomp quantize"][1]["without_proofs"] = made(script, alone)
     for name, peer in PEERS.items():
         output = folder / f"{name}.onnx"
         python = environment(scratch / "environments" / peer, PACKAGES[peer])

@@ -26,6 +26,7 @@ NET = """g (float[N,3,12,12] x, float[64,3,3,3] w1, float[64] wb1, float[64,64,3
 }"""
 SHAPE = {"x": (1, 3, 12, 12)}
 SIMPLIFY = '[[step]]\npass = "simplify"\n'
+STATIC = SIMPLIFY + '\n[[step]]\npass = "quantize"'
 
 
 @pytest.fixture(autouse=True)
@@ -78,8 +79,8 @@ def test_a_share_of_the_macs_is_kept_where_the_gates_hold(net, data, recipe):
     assert [s.name for s in result.report.steps] == ["simplify", "factorize"]
 
 
-def test_it_comes_before_int8_and_both_are_fused_and_compared_with_whole_layers(net, data):
-    result = onnxcomp.optimize(net, data, factorize=0.6, min_cosine=0.95)
+def test_it_comes_before_int8_and_both_are_fused_and_compared_with_whole_layers(net, data, recipe):
+    result = onnxcomp.optimize(net, data, factorize=0.6, min_cosine=0.95, recipe=recipe(STATIC))
     assert [s.name for s in result.report.steps] == ["simplify", "factorize", "quantize"]
     assert step_of(result).status is StepStatus.KEPT
     audit = step_of(result, "quantize").audit
@@ -131,8 +132,8 @@ def test_a_slower_step_is_undone(net, data, speed, recipe):
     assert "slower" in step_of(result).why
 
 
-def test_pruning_comes_first_and_what_is_left_is_factorised(net, data):
-    result = onnxcomp.optimize(net, data, prune=0.8, factorize=0.6, min_cosine=0.5)
+def test_pruning_comes_first_and_what_is_left_is_factorised(net, data, recipe):
+    result = onnxcomp.optimize(net, data, prune=0.8, factorize=0.6, min_cosine=0.5, recipe=recipe(STATIC))
     assert [s.name for s in result.report.steps] == ["prune", "simplify", "factorize", "quantize"]
 
 
