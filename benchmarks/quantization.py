@@ -1,12 +1,14 @@
 """INT8 by onnxcomp beside the quantisers that people use, on the same feeds: score, speed, seconds and memory.
 
-    ONNXCOMP_ASSETS=... python benchmarks/quantization.py SCRATCH MODELS ZOO [TASK ...]
+    ONNXCOMP_ASSETS=... python benchmarks/quantization.py SCRATCH MODELS ZOO [--scores] [TASK ...]
 
 MODELS: of models_fetch.py; ZOO: of zoo_fetch.py (rapidocr-onnxruntime, nudenet, silero-vad). Each peer runs in an
 environment of its own in SCRATCH, made by this script, on a folder of `.npz` feeds; what it wrote is kept there and
 used again. All files of a task are timed in one interleaved run (1 thread, batch 1, 10th percentiles), and scored on
-the same samples; the interval is that of the paired difference to the float model (bootstrap, 95 %). Writes
-`results/quantization.json` and `results/quantization.svg`.
+the same samples; the intervals are those of paired differences (bootstrap, 95 %), to the float model and, of ours, to
+the peer with the best score. Scores of a few hundred samples are coarse, so the error of the outputs to the float
+model's stands beside them: Σ‖y − ŷ‖² / Σ‖y − mean‖². `--scores` takes scores again and leaves latencies as they were.
+Writes `results/quantization.json` and `results/quantization.svg`.
 """
 
 from __future__ import annotations
@@ -18,14 +20,16 @@ from pathlib import Path
 
 import numpy as np
 from common import RESULTS, environment, write
-from quantization_tasks import TASKS, Sources, Task, scores, write_feeds
+from quantization_tasks import TASKS, Feed, Sources, Task, answers, scores, write_feeds
 
 from onnxcomp.driver.jobs import bench
 from onnxcomp.errors import OnnxcompError
+from onnxcomp.evaluate.sensitivity import relative_error
 from onnxcomp.runtime.session import SessionConfig, open_session
 
 HERE = Path(__file__).parent
 RESAMPLES = 2000
+ERROR_FEEDS = 200
 TIMEOUT = 1200
 PACKAGES = {
     "ort": ("onnxruntime==1.31.1", "onnx==1.23.2"),
@@ -100,33 +104,49 @@ def interval(task: Task, a: np.ndarray, b: np.ndarray) -> list[float]:
     return [round(float(v), 2) for v in np.percentile(differences, (2.5, 97.5))]
 
 
-def compared(task: Task, sources: Sources, scratch: Path) -> dict[str, Row]:
-    """One row for each tool."""
+def latencies(task: Task, model: Path, working: dict[str, Path], typical: dict[str, np.ndarray]) -> dict[str, Row]:
+    """Speed of every file over the float model's, in one interleaved run."""
+    timing = bench([model, *working.values()], [typical], threads=1, min_seconds=8.0)
+    stamps = list(timing.latency)
+    found: dict[str, Row] = {"float": {"speedup": 1.0, "p10_ms": round(timing.latency[stamps[0]].p10, 3)}}
+    for name, stamp in zip(working, stamps[1:], strict=True):
+        found[name] = {"speedup": round(timing.speedup[stamp], 3)}
+    return found
+
+
+def error(model: Path, float_model: Path, scored: list[tuple[Feed, object]]) -> float:
+    """Of the outputs to the float model's, on the first of the scored feeds."""
+    feeds = [feed for feed, _ in scored[:ERROR_FEEDS]]
+    return relative_error(list(answers(float_model, feeds)), list(answers(model, feeds)))
+
+
+def compared(task: Task, sources: Sources, scratch: Path, known: dict[str, Row] | None) -> dict[str, Row]:
+    """One row for each tool.
+
+    Args:
+        known: Rows of an earlier run, whose latencies are taken over; None measures them.
+    """
     model, folder = task.model(sources).absolute(), scratch / task.name
     learn, scored = task.feeds(sources)
     if not (folder / "calibration").exists():
         write_feeds(folder / "calibration", learn)
     files = candidates(task, model, folder, scratch)
     working = {name: path for name, (path, row) in files.items() if "failed" not in row}
-    timing = bench([model, *working.values()], [task.typical(learn)], threads=1, min_seconds=8.0)
-    stamps = list(timing.latency)
-    speed = {name: timing.speedup[stamp] for name, stamp in zip(working, stamps[1:], strict=True)}
-    right = scores(task, model, scored, model)
-    score = task.total(right)
-    rows: dict[str, Row] = {
-        "float": {"score": round(score, 2), "speedup": 1.0, "p10_ms": round(timing.latency[stamps[0]].p10, 3)}
-    }
-    rows["float"]["mb"] = round(model.stat().st_size / 1e6, 2)
-    for name, (path, row) in files.items():
-        if name in working:
-            samples = scores(task, path, scored, model)
-            row |= {
-                "score": round(task.total(samples), 2),
-                "minus_float": interval(task, samples, right),
-                "speedup": round(speed[name], 3),
-                "mb": round(path.stat().st_size / 1e6, 2),
-            }
-        rows[name] = row
+    timed = known or latencies(task, model, working, task.typical(learn))
+    samples = {"float": scores(task, model, scored, model)}
+    samples |= {name: scores(task, path, scored, model) for name, path in working.items()}
+    best = max((name for name in working if name in PEERS), key=lambda name: task.total(samples[name]))
+    rows: dict[str, Row] = {"float": {}, **{name: row for name, (_, row) in files.items()}}
+    for name in samples:
+        path = model if name == "float" else working[name]
+        rows[name] |= {"score": round(task.total(samples[name]), 2), "mb": round(path.stat().st_size / 1e6, 2)}
+        rows[name] |= {key: timed[name][key] for key in ("speedup", "p10_ms") if key in timed[name]}
+        if name != "float":
+            rows[name]["minus_float"] = interval(task, samples[name], samples["float"])
+            rows[name]["error"] = round(error(path, model, scored), 5)
+        if name in OURS:
+            rows[name][f"minus_{best}"] = interval(task, samples[name], samples[best])
+    for name, row in rows.items():
         print(f"{task.name:13} {name:18} {row}", flush=True)
     return rows
 
@@ -171,14 +191,15 @@ def picture(results: dict[str, dict[str, Row]]) -> str:
 
 def main() -> None:
     if len(sys.argv) < 4:
-        sys.exit("usage: quantization.py SCRATCH MODELS ZOO [TASK ...]")
+        sys.exit("usage: quantization.py SCRATCH MODELS ZOO [--scores] [TASK ...]")
     scratch, sources = Path(sys.argv[1]).absolute(), Sources(Path(sys.argv[2]), Path(sys.argv[3]))
-    chosen = sys.argv[4:] or list(TASKS)
+    again = "--scores" in sys.argv
+    chosen = [name for name in sys.argv[4:] if name in TASKS] or list(TASKS)
     path = RESULTS / "quantization.json"
     results: dict[str, dict[str, Row]] = dict(json.loads(path.read_text())["tasks"]) if path.exists() else {}
     for name in chosen:
         (scratch / name).mkdir(parents=True, exist_ok=True)
-        results[name] = compared(TASKS[name], sources, scratch)
+        results[name] = compared(TASKS[name], sources, scratch, results.get(name) if again else None)
         metrics = {n: TASKS[n].metric for n in results}
         write("quantization", {"tasks": results, "metrics": metrics, "peers": PACKAGES, "threads": 1})
         ordered = {n: results[n] for n in TASKS if n in results}
