@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from onnxcomp.errors import PlanError
 from onnxcomp.model.fingerprint import structure_sha256
 from onnxcomp.passes.base import Pass, Plan
+from onnxcomp.report.text import printable
 
 MAX_BYTES = 256 * 2**20
 
@@ -31,6 +32,7 @@ def load_plan(path: str | os.PathLike[str], step: Pass[Any]) -> Plan:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a text file"
         raise PlanError(f"plan {name}: {reason}", hint="--dry-run --format json writes one to stdout") from error
     try:
+        _check_pass(PassName.model_validate_json(text).pass_name, step)
         plan: Plan = step.plan_type.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
@@ -46,10 +48,21 @@ def check_origin(plan: Plan, step: Pass[Any], model: ir.Model) -> None:
     Raises:
         PlanError: It is not.
     """
-    if plan.pass_name != step.name:
-        raise PlanError(f"the plan is one of {plan.pass_name}, not of {step.name}")
+    _check_pass(plan.pass_name, step)
     if plan.source_sha256 != structure_sha256(model):
         raise PlanError(
             "the plan was made for another model: operators, names or shapes differ",
             hint="make a new one with --dry-run",
         )
+
+
+class PassName(BaseModel):
+    """What every plan says, whatever else it holds."""
+
+    pass_name: str
+
+
+def _check_pass(name: str, step: Pass[Any]) -> None:
+    if name != step.name:
+        hint = "replay it with the verb, or the --mode of quantize, that made it"
+        raise PlanError(f"the plan is one of {printable(name)}, not of {step.name}", hint=hint)

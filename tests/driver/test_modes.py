@@ -8,7 +8,7 @@ from graphs import graph, run
 
 import onnxcomp
 from onnxcomp.driver.modes import CANDIDATES, MODES, NEAR, _best, check_options, pass_of_mode
-from onnxcomp.errors import UsageError
+from onnxcomp.errors import PlanError, UsageError
 from onnxcomp.ops.targets import TARGETS
 from onnxcomp.report.structures import StepStatus, Verdict
 
@@ -102,3 +102,12 @@ def test_every_mode_gives_a_smaller_model_that_is_close_to_the_original(mode):
     assert result.report.result.bytes < 0.6 * result.report.source.bytes
     assert result.report.fidelity[0].cosine > 0.98
     assert not np.array_equal(run(model, feeds[0])[0], run(result.model, feeds[0])[0])
+
+
+def test_a_plan_of_another_mode_is_named(tmp_path):
+    plan = onnxcomp.quantize(graph(WIDE), mode="dynamic", dry_run=True).plan
+    path = tmp_path / "plan.json"
+    path.write_text(plan.model_dump_json())
+    with pytest.raises(PlanError, match="one of dynamic, not of quantize"):
+        onnxcomp.quantize(graph(WIDE), plan=path)
+    assert onnxcomp.quantize(graph(WIDE), mode="dynamic", plan=path, threads=1).plan == plan
