@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from types import MappingProxyType
@@ -27,7 +27,8 @@ from onnxcomp.report.figures import size
 from onnxcomp.report.structures import StepReport, StepStatus
 
 NEAR: Mapping[Goal, float] = {"balanced": 1.1, "latency": GAIN, "size": GAIN}
-"""How much slower than the fastest (larger than the smallest) a candidate may be that is better in the other way."""
+"""How much slower than the fastest (with "size", larger than the smallest) a candidate may be that is better
+otherwise."""
 
 LEAST_SHARE = 0.5
 """Share of the weights that a candidate must change to be worth a measurement."""
@@ -104,8 +105,8 @@ def candidates(
 def best_of(steps: Sequence[Pass[Any]], model: ir.Model, bench: Workbench) -> tuple[int | None, list[StepResult]]:
     """Every candidate behind the gates of `optimize`, and which of them is the best measured one; None if none passed.
 
-    The smallest of those that are nearly as fast as the fastest; with the goal "size" the fastest of those that are
-    nearly as small as the smallest. What counts as near, `NEAR` says.
+    Of those that are nearly as fast as the fastest the ones that are nearly as small as the smallest (with the goal
+    "size" the other way round), and of these the one that is closest to the original. What is near, `NEAR` says.
     """
     results = [_tried(step, model, bench) for step in steps]
     kept = [i for i, r in enumerate(results) if r.report.status is StepStatus.KEPT]
@@ -118,7 +119,8 @@ def best_of(steps: Sequence[Pass[Any]], model: ir.Model, bench: Workbench) -> tu
             models, bench.feed, bench.context.session, bench.clock, min_seconds=STEP_SECONDS * len(kept), attempts=2
         )
         speeds = {i: timing.speedup[str(i)] for i in kept}
-    best = _best(speeds, sizes, bench.options.goal)
+    errors = {i: _error(results[i]) for i in kept}
+    best = _best(speeds, sizes, errors, bench.options.goal)
     told = f"{steps[best].name} is better: {speeds[best]:.2f} × as fast, {size(sizes[best])} of weights"
     for i in kept:
         if i != best:
@@ -128,12 +130,22 @@ def best_of(steps: Sequence[Pass[Any]], model: ir.Model, bench: Workbench) -> tu
     return best, results
 
 
-def _best(speeds: Mapping[int, float], sizes: Mapping[int, int], goal: Goal) -> int:
-    if goal == "size":
-        smallest = min(sizes.values())
-        return max((i for i in sizes if sizes[i] <= smallest * NEAR[goal]), key=lambda i: speeds[i])
-    fastest = max(speeds.values())
-    return min((i for i in speeds if speeds[i] >= fastest / NEAR[goal]), key=lambda i: sizes[i])
+def _best(speeds: Mapping[int, float], sizes: Mapping[int, int], errors: Mapping[int, float], goal: Goal) -> int:
+    """Near the best in what the goal is about first, then in the other; of those left, the closest to the original."""
+
+    def fast(among: Iterable[int], factor: float) -> list[int]:
+        return [i for i in among if speeds[i] >= max(speeds[k] for k in among) / factor]
+
+    def small(among: Iterable[int], factor: float) -> list[int]:
+        return [i for i in among if sizes[i] <= min(sizes[k] for k in among) * factor]
+
+    first, second = (small, fast) if goal == "size" else (fast, small)
+    return min(second(first(list(speeds), NEAR[goal]), GAIN), key=lambda i: errors[i])
+
+
+def _error(result: StepResult) -> float:
+    """1 − cosine of the worst output, as judged."""
+    return max((1 - f.cosine for f in result.report.attempts[-1].fidelity), default=0.0)
 
 
 def _tried(step: Pass[Any], model: ir.Model, bench: Workbench) -> StepResult:

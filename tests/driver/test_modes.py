@@ -64,8 +64,9 @@ def test_options_reach_the_mode_that_they_belong_to():
     [("balanced", 1), ("latency", 0), ("size", 2)],
 )
 def test_the_goal_says_which_of_two_measures_goes_first(goal, best):
-    speeds, sizes = {0: 3.0, 1: 2.8, 2: 2.0, 3: 1.0}, {0: 400, 1: 200, 2: 100, 3: 101}
-    assert _best(speeds, sizes, goal) == best
+    speeds, sizes = {0: 3.0, 1: 2.8, 2: 2.0, 3: 1.0, 4: 2.8}, {0: 400, 1: 201, 2: 100, 3: 101, 4: 200}
+    errors = {0: 0.1, 1: 0.1, 2: 0.1, 3: 0.0, 4: 0.2}  # 4 is a little smaller than 1, and further off
+    assert _best(speeds, sizes, errors, goal) == best
     assert NEAR["balanced"] >= 3.0 / 2.8
 
 

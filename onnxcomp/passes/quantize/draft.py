@@ -20,7 +20,7 @@ from onnxcomp.passes.base import Context, header
 from onnxcomp.passes.quantize.config import QuantizeConfig
 from onnxcomp.passes.quantize.correct import corrected
 from onnxcomp.passes.quantize.equalise import equalised
-from onnxcomp.passes.quantize.parameters import activation_parameters, observed_only, weight_parameters
+from onnxcomp.passes.quantize.parameters import activation_parameters, fixed_ranges, observed_only, weight_parameters
 from onnxcomp.passes.quantize.placement import islands, quantized_values, settle, ties
 from onnxcomp.passes.quantize.plan import NodeDecision, QParams, QuantPlan
 from onnxcomp.passes.quantize.ranges import METHODS, Method, Range
@@ -75,9 +75,11 @@ def draft(config: QuantizeConfig, original: ir.Model, preparation: Preparation, 
     sites, skips = sites_for(ctx.target.int8.placement, model, ctx.only, exclude)
     settled = settle(sites)
     tied = ties(settled)
+    values = quantized_values(settled)[0]
+    known = {*tied, *fixed_ranges(values)}
     seen = observe(
         model,
-        [name for name in quantized_values(settled)[0] if name not in tied],
+        [name for name in values if name not in known],
         ctx.calibration,
         ctx.session,
         exact=config.exact_histograms,

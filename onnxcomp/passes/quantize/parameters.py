@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxcomp.calibration.stream import Observed
 from onnxcomp.ops.attributes import constant
@@ -24,6 +25,12 @@ from onnxcomp.report.structures import Skip
 Choice = Callable[[str], Method | Range]
 
 
+def fixed_ranges(values: Mapping[str, ir.Value]) -> dict[str, Range]:
+    """Ranges that are known without looking, by the tensor's name."""
+    producers = {name: value.producer() for name, value in values.items()}
+    return {n: FIXED_RANGES[p.op_type] for n, p in producers.items() if p is not None and p.op_type in FIXED_RANGES}
+
+
 def activation_parameters(
     sites: Sequence[Site], seen: Mapping[str, Observed], tied: Mapping[str, str], choose: Choice, form: Int8
 ) -> dict[str, QParams]:
@@ -36,7 +43,7 @@ def activation_parameters(
     """
     values = quantized_values(sites)[0]
     clips = {v.name: s.clip for s in sites for v in s.outputs if s.clip is not None}
-    fixed = {n: FIXED_RANGES[p.op_type] for n, v in values.items() if (p := v.producer()) and p.op_type in FIXED_RANGES}
+    fixed = fixed_ranges(values)
     heads, result = set(tied.values()), {}
     # A tensor may be in use whose head is not: then the two still share the head's range.
     for name in {tied.get(name, name): None for name in values}:
