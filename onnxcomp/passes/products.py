@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnxcomp.ops.attributes import constant, is_constant, is_standard, new_initializer, qualified
 from onnxcomp.ops.kernels import QUANTIZATION_OPERATORS
 from onnxcomp.ops.linear import Array, LinearView, MatrixView
-from onnxcomp.passes.selection import left_out
+from onnxcomp.passes.selection import no_weight
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
 from onnxcomp.report.structures import Skip
 from onnxcomp.report.text import printable
@@ -148,26 +148,16 @@ def already_quantized(model: ir.Model) -> list[Skip]:
 
 def _refusal(node: ir.Node, only: Sequence[str], exclude: Sequence[str], smallest: int) -> tuple[Reason, str] | None:
     """Why a node is no candidate, judged by itself."""
-    reason = left_out(node, only, exclude)
-    if reason is not None:
-        return reason, DESCRIPTIONS[reason]
-    source, weight = (*node.inputs, None, None)[:2]
-    if source is None or weight is None:
-        return Reason.UNSUPPORTED_FORM, "an input is missing"
-    name = repr(printable(weight.name or ""))
-    producer = weight.producer()
-    if producer is not None and producer.op_type == "DequantizeLinear":
-        return Reason.ALREADY_QUANTIZED, f"weight {name} is quantised already"
-    if not is_constant(weight):
-        if is_constant(source):
-            return Reason.UNSUPPORTED_FORM, "the constant is the first operand"
-        if node.op_type == "MatMul":
-            return Reason.TWO_ACTIVATIONS, "both operands are computed at run time"
-        return Reason.NOT_CONSTANT, f"weight {name} is computed at run time"
+    refusal = no_weight(node, only, exclude)
+    if refusal is not None:
+        return refusal
+    source, weight = node.inputs[:2]
+    assert source is not None
+    assert weight is not None
     array = constant(weight)
     assert array is not None
     if array.dtype != np.float32 or source.dtype not in (None, ir.DataType.FLOAT):
-        return Reason.NOT_FLOAT32, f"weight {name} is {array.dtype}, not float32"
+        return Reason.NOT_FLOAT32, f"weight {printable(weight.name or '')!r} is {array.dtype}, not float32"
     view = view_of(node)
     if not array.size or view is None or view.input_transposed or is_constant(source):
         return Reason.UNSUPPORTED_FORM, _form(node, array, view)

@@ -7,8 +7,9 @@ from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
-from onnxcomp.ops.attributes import qualified
-from onnxcomp.report.reasons import Reason
+from onnxcomp.ops.attributes import is_constant, qualified
+from onnxcomp.report.reasons import DESCRIPTIONS, Reason
+from onnxcomp.report.text import printable
 
 
 def left_out(node: ir.Node, only: Sequence[str], exclude: Sequence[str]) -> Reason | None:
@@ -20,6 +21,33 @@ def left_out(node: ir.Node, only: Sequence[str], exclude: Sequence[str]) -> Reas
     if any(_matches(node, pattern) for pattern in exclude):
         return Reason.EXCLUDED
     return Reason.NOT_SELECTED if only and not any(_matches(node, pattern) for pattern in only) else None
+
+
+def no_weight(
+    node: ir.Node, only: Sequence[str], exclude: Sequence[str], quantized: str = "is quantised already"
+) -> tuple[Reason, str] | None:
+    """Why a node that multiplies by its second input is left alone: not selected, or that is no constant weight.
+
+    Args:
+        quantized: What to say of a weight that is quantised.
+    """
+    reason = left_out(node, only, exclude)
+    if reason is not None:
+        return reason, DESCRIPTIONS[reason]
+    source, weight = (*node.inputs, None, None)[:2]
+    if source is None or weight is None:
+        return Reason.UNSUPPORTED_FORM, "an input is missing"
+    name = repr(printable(weight.name or ""))
+    producer = weight.producer()
+    if producer is not None and producer.op_type == "DequantizeLinear":
+        return Reason.ALREADY_QUANTIZED, f"weight {name} {quantized}"
+    if not is_constant(weight):
+        if is_constant(source):
+            return Reason.UNSUPPORTED_FORM, "the constant is the first operand"
+        if node.op_type == "MatMul":
+            return Reason.TWO_ACTIVATIONS, "both operands are computed at run time"
+        return Reason.NOT_CONSTANT, f"weight {name} is computed at run time"
+    return None
 
 
 def unselected(model: ir.Model, only: Sequence[str], exclude: Sequence[str]) -> frozenset[str]:

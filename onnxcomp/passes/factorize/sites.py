@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxcomp.ops.attributes import constant, is_constant, is_standard
+from onnxcomp.ops.attributes import constant, is_standard
 from onnxcomp.ops.linear import ConvView, LinearView, MatrixView
 from onnxcomp.passes.factorize.ranks import break_even
-from onnxcomp.passes.selection import left_out
+from onnxcomp.passes.selection import no_weight
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
 from onnxcomp.report.structures import Skip
 from onnxcomp.report.text import printable
@@ -78,26 +78,18 @@ def find_sites(model: ir.Model, only: Sequence[str], exclude: Sequence[str]) -> 
 
 def _refusal(node: ir.Node, only: Sequence[str], exclude: Sequence[str]) -> tuple[Reason, str] | None:
     """Why a node is no candidate, judged by itself."""
-    reason = left_out(node, only, exclude)
-    if reason is not None:
-        return reason, DESCRIPTIONS[reason]
-    source, weight = (*node.inputs, None, None)[:2]
-    if source is None or weight is None:
-        return Reason.UNSUPPORTED_FORM, "an input is missing"
-    name = repr(printable(weight.name or ""))
-    producer = weight.producer()
-    if producer is not None and producer.op_type == "DequantizeLinear":
-        return Reason.ALREADY_QUANTIZED, f"weight {name} is quantised; factorise the float model, then quantise"
-    if not is_constant(weight):
-        if is_constant(source):
-            return Reason.UNSUPPORTED_FORM, "the constant is the first operand"
-        if node.op_type == "MatMul":
-            return Reason.TWO_ACTIVATIONS, "both operands are computed at run time"
-        return Reason.NOT_CONSTANT, f"weight {name} is computed at run time"
+    refusal = no_weight(node, only, exclude, "is quantised; factorise the float model, then quantise")
+    if refusal is not None:
+        return refusal
+    weight = node.inputs[1]
+    assert weight is not None
     array = constant(weight)
     assert array is not None
     if not np.issubdtype(array.dtype, np.floating):
-        return Reason.NOT_FLOAT32, f"weight {name} is {array.dtype}, not float16, float32 or float64"
+        return (
+            Reason.NOT_FLOAT32,
+            f"weight {printable(weight.name or '')!r} is {array.dtype}, not float16, float32 or float64",
+        )
     if node.op_type == "ConvTranspose":
         return Reason.UNSUPPORTED_FORM, "transposed convolutions are not factorised"
     if not array.size or LinearView.of(node, tied=True) is None:

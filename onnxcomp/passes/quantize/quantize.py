@@ -7,8 +7,9 @@ from collections import Counter
 import onnx_ir as ir
 
 from onnxcomp.errors import UsageError
-from onnxcomp.ops.kernels import QUANTIZATION_OPERATORS, Role
+from onnxcomp.ops.kernels import Role
 from onnxcomp.passes.base import CALIBRATION_HINT, Context, Evidence, Proof, header
+from onnxcomp.passes.products import already_quantized
 from onnxcomp.passes.quantize.audit import audit, structure, unfused
 from onnxcomp.passes.quantize.choices import choose_smoothing, improved, with_sensitivity
 from onnxcomp.passes.quantize.config import QuantizeConfig
@@ -42,15 +43,9 @@ class Quantize:
             UsageError: No calibration feeds.
             DataError: The calibration set is empty or can't be read.
         """
-        present = sorted({n.op_type for n in model.graph.all_nodes() if n.op_type in QUANTIZATION_OPERATORS})
-        if present:
-            sentence = f"the model holds {', '.join(present[:4])} already"
-            skip = Skip(node="", op_type=present[0], code=Reason.ALREADY_QUANTIZED, sentence=sentence)
-            return made_plan(header(self.name, model, ctx, (skip,)))
-        if self.name in ctx.target.refuses:
-            sentence = ctx.target.refuses[self.name][0]
-            skip = Skip(node="", op_type="", code=Reason.NO_INTEGER_KERNEL, sentence=sentence)
-            return made_plan(header(self.name, model, ctx, (skip,)))
+        already = already_quantized(model)
+        if already:
+            return made_plan(header(self.name, model, ctx, already))
         opset = model.opset_imports.get("", 0)
         if opset < FIRST_OPSET:
             sentence = (
