@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnxcomp.ops.attributes import constant, is_constant, is_standard
 from onnxcomp.ops.linear import ConvView, LinearView, MatrixView
+from onnxcomp.passes.base import Context, Survey
 from onnxcomp.passes.factorize.ranks import break_even
 from onnxcomp.passes.selection import left_out
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
@@ -74,6 +75,12 @@ def find_sites(model: ir.Model, only: Sequence[str], exclude: Sequence[str]) -> 
             skips += [_skip(node, *site) for node in nodes]
     skips += _inside_bodies(model)
     return sites, skips
+
+
+def survey(model: ir.Model, ctx: Context) -> Survey:
+    """The nodes that could be written as two, whatever rank they need."""
+    sites, skips = find_sites(model, ctx.only, ctx.exclude)
+    return Survey(frozenset(view.node.name or "" for site in sites for view in site.views), tuple(skips))
 
 
 def _refusal(node: ir.Node, only: Sequence[str], exclude: Sequence[str]) -> tuple[Reason, str] | None:
