@@ -177,6 +177,10 @@ def _dynamic(model: ir.Model, material: Material) -> Survey:
     return Survey(plan.changes(), plan.left_alone())
 
 
+def _weight_only(model: ir.Model, material: Material) -> Survey:
+    return WeightOnly().survey(model, material.context)
+
+
 def _precision(model: ir.Model, material: Material) -> Survey:
     plan = Precision().plan(model, material.context)
     detail = () if plan.calibrated else ("by operators and weights alone: without feeds no range is known",)

@@ -81,14 +81,11 @@ def _bodies(model: ir.Model) -> Iterator[ModelFinding]:
 
 
 def _dynamic(model: ir.Model) -> Iterator[ModelFinding]:
-    found = []
-    for port in signature(model).inputs:
-        if port.shape is None:
-            found.append(f"{printable(port.name, 40)} of unknown rank")
-        elif any(not isinstance(d, int) for d in port.shape):
-            found.append(f"{printable(port.name, 40)} {'×'.join('?' if d is None else str(d) for d in port.shape)}")
-    if found:
-        yield _info(Trait.DYNAMIC, f"dynamic inputs: {printable(', '.join(found), 300)}")
+    ports = signature(model).inputs
+    loose = [p.name for p in ports if p.shape is None or any(not isinstance(d, int) for d in p.shape)]
+    if loose:
+        names = ", ".join(printable(name, 40) for name in loose[:4]) + ", …" * (len(loose) > 4)
+        yield _info(Trait.DYNAMIC, f"{len(loose)} of {len(ports)} inputs have dynamic dimensions: {names}")
 
 
 def _weights(model: ir.Model) -> Iterator[ModelFinding]:
