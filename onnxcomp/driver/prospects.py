@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import onnx_ir as ir
 
 from onnxcomp.model import shapes as shape_inference
 from onnxcomp.model.node_costs import NodeCost, node_costs
 from onnxcomp.model.normalize import clone
+from onnxcomp.ops.unread import without_weights
 from onnxcomp.passes.base import Context, Survey
 from onnxcomp.passes.dynamic.dynamic import Dynamic
 from onnxcomp.passes.factorize import sites as factorize
@@ -26,6 +28,8 @@ from onnxcomp.report.inspection import Prospect
 SHAPES_ONLY = SimplifyConfig(rules=("fold-constants", "remove-idle"))
 READ_LIMIT = 500_000_000
 """Bytes of weights up to which they are read; beyond, only what the graph alone shows is looked at."""
+
+UNREAD = "by the graph alone: whether the weights are finite was not checked, as that reads them"
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -57,23 +61,39 @@ class Material:
 
     @cached_property
     def simplified(self) -> ir.Model:
-        """After all exact rewrites; of a model whose weights are too many to read, the folded form."""
+        """After all exact rewrites; where the weights are too many to read, the folded form without them."""
         if not self.readable:
-            return self.folded
+            hollow = clone(self.folded)
+            without_weights(hollow)
+            return hollow
         step = Simplify()
         return step.apply(self.canonical, step.plan(self.canonical, self.context), self.context)
 
     @cached_property
     def shapes(self) -> Shapes:
-        """Of the values in one call, as far as inference finds them; most of them where shapes are folded first."""
-        given = self.context.shapes
+        """Of the values in one call, as far as inference finds them."""
+        return self.called(self.context.shapes)
+
+    def called(self, given: Shapes) -> Shapes:
+        """Shapes by value name when the inputs have these. With their sizes known, shape arithmetic is constant: it is
+        done ahead of time, and what it feeds has a shape too."""
         if not given:
             return {}
         static = clone(self.canonical)
         shape_inference.bind(static, given)
         step = Simplify(SHAPES_ONLY)
         done = step.apply(static, step.plan(static, self.context), self.context)
-        return {**shape_inference.in_call(self.canonical, given), **shape_inference.in_call(done, given)}
+        computed = {
+            name: tuple(value.const_value.shape.numpy())
+            for name, value in done.graph.initializers.items()
+            if value.const_value is not None
+        }
+        return {
+            **computed,
+            **shape_inference.in_call(self.canonical, given),
+            **shape_inference.in_call(static, given),
+            **shape_inference.in_call(done, given),
+        }
 
     def costs(self, form: ir.Model) -> list[NodeCost]:
         """Of the nodes of one of the forms; counted once."""
@@ -102,14 +122,14 @@ class Kind:
         name: What it does; `command`: the verb that does it.
         form: Which form of the model it starts from.
         survey: What it could change, or why that can't be told.
-        reads: It reads the weights.
+        reads: What of the weights it reads: nothing but their shapes, whether they are finite, or all values.
     """
 
     name: str
     command: str
     form: Callable[[Material], ir.Model]
     survey: Callable[[ir.Model, Material], Survey | str]
-    reads: bool = True
+    reads: Literal["shapes", "finiteness", "values"]
 
 
 def prospects(material: Material) -> Sequence[Prospect]:
@@ -118,8 +138,8 @@ def prospects(material: Material) -> Sequence[Prospect]:
 
 
 def _prospect(kind: Kind, material: Material) -> Prospect:
-    if kind.reads and not material.readable:
-        sentence = f"it reads all weights, which is not done above {size(READ_LIMIT)} ({size(material.weight_bytes)})"
+    if kind.reads == "values" and not material.readable:
+        sentence = f"it reads all weights, here {size(material.weight_bytes)}; done up to {size(READ_LIMIT)}"
         return Prospect(name=kind.name, command=kind.command, not_examined=sentence)
     form = kind.form(material)
     found = kind.survey(form, material)
@@ -133,7 +153,7 @@ def _prospect(kind: Kind, material: Material) -> Prospect:
         nodes=tuple(sorted(found.nodes, key=lambda name: (order.get(name, len(order)), name))),
         macs_share=macs,
         bytes_share=held,
-        detail=found.detail,
+        detail=(*found.detail, *([UNREAD] if kind.reads == "finiteness" and not material.readable else [])),
         skips=tuple(skip for skip in found.skips if skip.node not in found.nodes),
     )
 
@@ -149,19 +169,24 @@ def _prune(model: ir.Model, material: Material) -> Survey | str:
         return prune.survey(model, analyse(model, context.feed, context.session))
     if not context.shapes:
         return "the shapes of its inputs are unknown; give them with --shape, or feeds with --calibration"
-    first = shape_inference.in_call(model, context.shapes)
-    unknown = [v.name for node in model.graph for v in node.outputs if v.name and v.name not in first]
+    first = {**material.shapes, **shape_inference.in_call(model, context.shapes)}
+    lists = ir.SequenceType | ir.OptionalType
+    values = [v for node in model.graph for v in node.outputs if v.name and not isinstance(v.type, lists)]
+    unknown = [v.name for v in values if v.name not in first]
     if unknown:
         return (
             f"the shapes of {len(unknown)} values can't be inferred (for one {unknown[0]}), only seen in a run; "
             "give feeds with --calibration"
         )
-    return prune.survey(model, analyse_shapes(model, first, _twice(model, context.shapes) or first))
+    larger = _twice(model, context.shapes)
+    return prune.survey(
+        model, analyse_shapes(model, first, {**material.called(larger), **shape_inference.in_call(model, larger)})
+    )
 
 
 def _twice(model: ir.Model, given: Shapes) -> Shapes:
-    """Shapes of a call whose dynamic dimensions are twice as large: what changes is no channel."""
-    larger = {
+    """Input shapes whose dynamic dimensions are twice as large: what changes then is no channel."""
+    return {
         value.name or "": tuple(
             size if isinstance(dim, int) else 2 * size
             for dim, size in zip(value.shape or (), given[value.name or ""], strict=False)
@@ -169,7 +194,14 @@ def _twice(model: ir.Model, given: Shapes) -> Shapes:
         for value in model.graph.inputs
         if value.name in given
     }
-    return shape_inference.in_call(model, larger)
+
+
+def _factorize(model: ir.Model, material: Material) -> Survey:
+    return factorize.survey(model, material.context)
+
+
+def _static(model: ir.Model, material: Material) -> Survey:
+    return quantize.survey(model, material.context)
 
 
 def _dynamic(model: ir.Model, material: Material) -> Survey:
@@ -200,23 +232,12 @@ def _simplified(material: Material) -> ir.Model:
 
 
 KINDS: tuple[Kind, ...] = (
-    Kind("simplify", "simplify", _canonical, _simplify),
-    Kind("prune", "prune", _folded, _prune, reads=False),
-    Kind("factorize", "factorize", _simplified, lambda model, m: factorize.survey(model, m.context)),
-    Kind(
-        "static INT8",
-        "quantize --mode static",
-        _simplified,
-        lambda model, m: quantize.survey(model, m.context),
-        reads=False,
-    ),
-    Kind("dynamic INT8", "quantize --mode dynamic", _simplified, _dynamic),
-    Kind(
-        "4-bit weights",
-        "quantize --mode weight-only",
-        _simplified,
-        lambda model, m: WeightOnly().survey(model, m.context),
-    ),
-    Kind("float16", "quantize --mode fp16", _simplified, _precision),
+    Kind("simplify", "simplify", _canonical, _simplify, "values"),
+    Kind("prune", "prune", _folded, _prune, "shapes"),
+    Kind("factorize", "factorize", _simplified, _factorize, "finiteness"),
+    Kind("static INT8", "quantize --mode static", _simplified, _static, "shapes"),
+    Kind("dynamic INT8", "quantize --mode dynamic", _simplified, _dynamic, "finiteness"),
+    Kind("4-bit weights", "quantize --mode weight-only", _simplified, _weight_only, "finiteness"),
+    Kind("float16", "quantize --mode fp16", _simplified, _precision, "values"),
 )
 """In the order in which one would use them."""

@@ -121,6 +121,8 @@ def listed(counts: Mapping[str, int], limit: int = 8) -> str:
 
 def size(count: int) -> str:
     """Bytes in decimal units, as file managers and registries show them."""
+    if count >= 1_000_000_000:
+        return f"{count / 1e9:.2f} GB"
     return f"{count / 1e6:.2f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
 
 

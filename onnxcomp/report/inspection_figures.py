@@ -25,10 +25,11 @@ MAX_TENSORS = 6
 def headline(found: Inspection) -> str:
     """`4.75 MB, 1,171,841 parameters, 23.1 M MACs, 330 nodes`."""
     facts = found.model
-    counted = count_macs(sum(row.macs for row in found.operators))
+    macs = sum(row.macs for row in found.operators)
     without = f" (without {facts.macs_unknown} nodes)" if facts.macs_unknown else ""
+    counted = f"{count_macs(macs)} MACs{without}" if macs or not without else "unknown MACs"
     return (
-        f"{size(facts.bytes)}, {facts.parameters:,} parameters, {counted} MACs{without}, "
+        f"{size(facts.bytes)}, {facts.parameters:,} parameters, {counted}, "
         f"{facts.nodes:,} node{'' if facts.nodes == 1 else 's'}"
     )
 

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnxcomp.ops.attributes import constant, is_constant, is_standard
 from onnxcomp.ops.linear import ConvView, LinearView, MatrixView
+from onnxcomp.ops.unread import all_finite
 from onnxcomp.passes.base import Context, Survey
 from onnxcomp.passes.factorize.ranks import break_even
 from onnxcomp.passes.selection import left_out
@@ -131,7 +132,7 @@ def _site(weight: ir.Value, nodes: Sequence[ir.Node]) -> Site | tuple[Reason, st
     views = tuple(view for node in nodes if (view := LinearView.of(node, tied=True)) is not None)
     if len({_orientation(view) for view in views}) > 1:
         return Reason.SHARED, f"nodes use weight {printable(weight.name or '')!r} in different ways"
-    if not np.isfinite(array).all():
+    if not all_finite(weight):
         return Reason.NOT_FINITE, "its weight holds NaN or infinity"
     groups, out, columns = views[0].shape
     even = int(break_even(out, columns))
