@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -173,15 +173,16 @@ def _prune(model: ir.Model, material: Material) -> Survey | str:
     lists = ir.SequenceType | ir.OptionalType
     values = [v for node in model.graph for v in node.outputs if v.name and not isinstance(v.type, lists)]
     unknown = [v.name for v in values if v.name not in first]
-    if unknown:
-        return (
-            f"the shapes of {len(unknown)} values can't be inferred (for one {unknown[0]}), only seen in a run; "
-            "give feeds with --calibration"
-        )
     larger = _twice(model, context.shapes)
-    return prune.survey(
-        model, analyse_shapes(model, first, {**material.called(larger), **shape_inference.in_call(model, larger)})
+    others = {**material.called(larger), **shape_inference.in_call(model, larger)}
+    found = prune.survey(model, analyse_shapes(model, first, others))
+    if not unknown:
+        return found
+    sentence = (
+        f"the shapes of {len(unknown)} values are not known without a run ({unknown[0]} for one): channels that go "
+        "through them count as held, and --calibration may free them"
     )
+    return replace(found, detail=(*found.detail, sentence))
 
 
 def _twice(model: ir.Model, given: Shapes) -> Shapes:
