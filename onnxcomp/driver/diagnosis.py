@@ -211,7 +211,7 @@ def _cache() -> Iterator[Check]:
         yield Check(name="cache", status="ok", found=f"{folder} (not made yet)")
         return
     files = [p for p in folder.rglob("*") if p.is_file()]
-    told = f"{folder}: {len(files):,} files, {size(sum(_bytes(p) for p in files))}; safe to delete"
+    told = f"{folder}: {len(files):,} file{'' if len(files) == 1 else 's'}, {size(sum(_bytes(p) for p in files))}; safe to delete"
     if os.access(folder, os.W_OK):
         yield Check(name="cache", status="ok", found=told)
     else:

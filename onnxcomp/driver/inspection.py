@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnxcomp import __version__
 from onnxcomp.calibration.check import checked
+from onnxcomp.calibration.random_feeds import resolve_shape
 from onnxcomp.calibration.readers import Reader, as_reader
 from onnxcomp.calibration.spec import open_spec
 from onnxcomp.driver.clock import Clock
@@ -29,10 +30,11 @@ from onnxcomp.passes.base import Context, Progress, no_progress
 from onnxcomp.report.figures import size
 from onnxcomp.report.inspection import Inspection, ModelFinding, NodeRow, OperatorRow, TensorFacts, Trait
 from onnxcomp.report.structures import ModelFacts, Note
-from onnxcomp.report.text import printable
+from onnxcomp.report.text import plural, printable
 from onnxcomp.runtime.child import Limits, probe
 from onnxcomp.runtime.host import detect_host
 from onnxcomp.runtime.packages import runtime_wheels
+from onnxcomp.runtime.providers import require
 from onnxcomp.runtime.session import SessionConfig
 
 
@@ -66,10 +68,15 @@ def inspect(
     clock = Clock(time_limit, progress)
     clock.report("loading", 0, None)
     machine, is_host = find_target(target, ep)
+    if ep != "cpu" or calibration is not None:
+        require(ep)
     loaded = load(model, digest_limit=READ_LIMIT)
     sign = signature(loaded.model)
     given = dict(shape or {})
     check_shape_names(sign, given)
+    for port in sign.inputs:
+        if port.name in given:
+            resolve_shape(port, given)  # refuses what contradicts the model
     clock.report("normalising", 0, None)
     normalized = normalize(loaded.model)
     check_patterns(normalized.model, (*only, *exclude))
@@ -100,7 +107,9 @@ def inspect(
     findings = [*_versions(loaded.model), *traits(loaded, read_weights=material.readable)]
     findings += [ModelFinding(code=Trait.NOTED, level="info", sentence=s) for s in normalized.notes]
     if uncounted:
-        sentence = f"the MACs of {uncounted} nodes are unknown, because a shape is; --shape or --calibration may tell"
+        sentence = (
+            f"MACs that are unknown, because a shape is: {plural(uncounted, 'node')}; --shape or --calibration may tell"
+        )
         findings.append(ModelFinding(code=Trait.UNCOUNTED, level="warning", sentence=sentence))
     clock.report("asking each pass", 0, None)
     return Inspection(

@@ -24,6 +24,7 @@ from onnxcomp.passes.simplify.simplify import Simplify, SimplifyConfig, summary
 from onnxcomp.passes.weight_only.weight_only import WeightOnly
 from onnxcomp.report.figures import size
 from onnxcomp.report.inspection import Prospect
+from onnxcomp.report.text import plural
 
 SHAPES_ONLY = SimplifyConfig(rules=("fold-constants", "remove-idle"))
 READ_LIMIT = 500_000_000
@@ -179,8 +180,8 @@ def _prune(model: ir.Model, material: Material) -> Survey | str:
     if not unknown:
         return found
     sentence = (
-        f"the shapes of {len(unknown)} values are not known without a run ({unknown[0]} for one): channels that go "
-        "through them count as held, and --calibration may free them"
+        f"{plural(len(unknown), 'shape')} not known without a run ({unknown[0]} for one): channels that go through "
+        "such values count as held, and --calibration may free them"
     )
     return replace(found, detail=(*found.detail, sentence))
 

@@ -17,7 +17,7 @@ from onnxcomp.ops.attributes import is_standard
 from onnxcomp.ops.kernels import QUANTIZATION_OPERATORS
 from onnxcomp.report.figures import listed, size
 from onnxcomp.report.inspection import ModelFinding, Trait
-from onnxcomp.report.text import printable
+from onnxcomp.report.text import plural, printable
 
 SMALLEST_DUPLICATE = 1024
 """Bytes from which on a weight that is stored twice is worth telling."""
@@ -44,7 +44,7 @@ def traits(loaded: LoadedModel, *, read_weights: bool) -> Iterator[ModelFinding]
     files = data_paths(model)
     if files:
         names = ", ".join(sorted(printable(path.name, 60) for path in files)[:3])
-        yield _info(Trait.EXTERNAL_DATA, f"{len(files)} data file{'s' * (len(files) > 1)} beside the graph: {names}")
+        yield _info(Trait.EXTERNAL_DATA, f"{plural(len(files), 'data file')} beside the graph: {names}")
     yield from _dynamic(model)
     yield from _weights(model)
     yield from _quantized(model)
@@ -85,7 +85,7 @@ def _dynamic(model: ir.Model) -> Iterator[ModelFinding]:
     loose = [p.name for p in ports if p.shape is None or any(not isinstance(d, int) for d in p.shape)]
     if loose:
         names = ", ".join(printable(name, 40) for name in loose[:4]) + ", …" * (len(loose) > 4)
-        yield _info(Trait.DYNAMIC, f"{len(loose)} of {len(ports)} inputs have dynamic dimensions: {names}")
+        yield _info(Trait.DYNAMIC, f"inputs with dynamic dimensions: {names}")
 
 
 def _weights(model: ir.Model) -> Iterator[ModelFinding]:

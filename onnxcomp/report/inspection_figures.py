@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
-from onnxcomp.report.figures import size
+from onnxcomp.report.figures import reason_lines, size
 from onnxcomp.report.inspection import Dims, Inspection, NodeRow, OperatorRow, Prospect, TensorFacts
-from onnxcomp.report.text import printable
+from onnxcomp.report.structures import Skip
+from onnxcomp.report.text import plural, printable
 
 Order = Literal["macs", "graph"]
 
@@ -26,12 +27,9 @@ def headline(found: Inspection) -> str:
     """`4.75 MB, 1,171,841 parameters, 23.1 M MACs, 330 nodes`."""
     facts = found.model
     macs = sum(row.macs for row in found.operators)
-    without = f" (without {facts.macs_unknown} nodes)" if facts.macs_unknown else ""
+    without = f" (without {plural(facts.macs_unknown, 'node')})" if facts.macs_unknown else ""
     counted = f"{count_macs(macs)} MACs{without}" if macs or not without else "unknown MACs"
-    return (
-        f"{size(facts.bytes)}, {facts.parameters:,} parameters, {counted}, "
-        f"{facts.nodes:,} node{'' if facts.nodes == 1 else 's'}"
-    )
+    return f"{size(facts.bytes)}, {facts.parameters:,} parameters, {counted}, {plural(facts.nodes, 'node')}"
 
 
 def tensor_lines(found: Inspection) -> Iterator[str]:
@@ -88,7 +86,7 @@ def prospect_rows(found: Inspection) -> list[tuple[str, ...]]:
     return [
         (p.name, "not examined", "", "", "")
         if p.not_examined
-        else (p.name, _nodes(len(p.nodes)), _share(p.macs_share), _share(p.bytes_share), _nodes(len(p.skips)))
+        else (p.name, _nodes(len(p.nodes)), _share(p.macs_share), _share(p.bytes_share), _left(p.skips))
         for p in found.prospects
     ]
 
@@ -97,6 +95,12 @@ def opening(prospect: Prospect) -> str:
     """`static INT8 (onnxcomp quantize --mode static)`, and why it was not examined."""
     head = f"{prospect.name} (onnxcomp {prospect.command})"
     return f"{head}: not examined, {prospect.not_examined}" if prospect.not_examined else head
+
+
+def left_lines(prospect: Prospect, most: int | None) -> list[str]:
+    """Why the model as a whole is left alone, or nodes by reason, at most `most` reasons; without a limit by name."""
+    whole = [f"nothing can be done [{s.code}] {printable(s.sentence, 300)}" for s in prospect.skips if not s.node]
+    return whole + reason_lines([s for s in prospect.skips if s.node], most)
 
 
 def dims_text(shape: Dims | None) -> str:
@@ -133,7 +137,11 @@ def _share(part: float | None) -> str:
 
 
 def _nodes(count: int) -> str:
-    return f"{count:,} node{'' if count == 1 else 's'}" if count else "nothing"
+    return plural(count, "node") if count else "nothing"
+
+
+def _left(skips: Sequence[Skip]) -> str:
+    return _nodes(len(skips)) if all(s.node for s in skips) else "all of it"
 
 
 def _counted(macs: int, unknown: int | bool) -> str:

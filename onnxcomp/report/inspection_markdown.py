@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from onnxcomp.report.figures import reason_lines
 from onnxcomp.report.inspection import Inspection
 from onnxcomp.report.inspection_figures import (
     NODE_HEADER,
@@ -10,6 +9,7 @@ from onnxcomp.report.inspection_figures import (
     PROSPECT_HEADER,
     Order,
     headline,
+    left_lines,
     node_rows,
     opening,
     operator_rows,
@@ -33,7 +33,7 @@ TEMPLATE = """\
 {% endfor %}
 {% endfor %}{% for s in i.prospects %}* **{{ p(opening(s)) }}**
 {% for line in s.detail %}  * {{ p(line) }}
-{% endfor %}{% for line in reasons(s.skips, 8) %}  * {{ p(line) }}
+{% endfor %}{% for line in reasons(s, 8) %}  * {{ p(line) }}
 {% endfor %}{% endfor %}"""
 
 
@@ -50,6 +50,6 @@ def inspection_markdown(found: Inspection, nodes: Order | None = None) -> str:
         tensors=list(tensor_lines(found)),
         tables=tables,
         opening=opening,
-        reasons=reason_lines,
+        reasons=left_lines,
     )
     return text.rstrip() + "\n"

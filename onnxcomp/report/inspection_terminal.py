@@ -6,7 +6,6 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from onnxcomp.report.figures import reason_lines
 from onnxcomp.report.inspection import Inspection, Prospect
 from onnxcomp.report.inspection_figures import (
     NODE_HEADER,
@@ -14,6 +13,7 @@ from onnxcomp.report.inspection_figures import (
     PROSPECT_HEADER,
     Order,
     headline,
+    left_lines,
     node_rows,
     opening,
     operator_rows,
@@ -51,6 +51,6 @@ def render_inspection(found: Inspection, *, nodes: Order | None = None, verbose:
 
 def _prospect(prospect: Prospect, most: int | None) -> RenderableType:
     lines = [Text(printable(line, 200)) for line in prospect.detail]
-    lines += [Text(line, "dim") for line in reason_lines(prospect.skips, most)]
+    lines += [Text(line, "dim") for line in left_lines(prospect, most)]
     head = Text(opening(prospect), "bold" if not prospect.not_examined else "yellow")
     return Group(head, *(Padding(line, (0, 0, 0, 2), expand=False) for line in lines))
