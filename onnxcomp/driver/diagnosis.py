@@ -13,6 +13,7 @@ from onnxcomp import __version__
 from onnxcomp.errors import OnnxcompError, UnavailableError
 from onnxcomp.report.diagnosis import Check, Diagnosis
 from onnxcomp.report.figures import size
+from onnxcomp.report.text import plural
 from onnxcomp.runtime import providers
 from onnxcomp.runtime.cache import default_folder
 from onnxcomp.runtime.gpu import gpus
@@ -211,7 +212,7 @@ def _cache() -> Iterator[Check]:
         yield Check(name="cache", status="ok", found=f"{folder} (not made yet)")
         return
     files = [p for p in folder.rglob("*") if p.is_file()]
-    told = f"{folder}: {len(files):,} file{'' if len(files) == 1 else 's'}, {size(sum(_bytes(p) for p in files))}; safe to delete"
+    told = f"{folder}: {plural(len(files), 'file')}, {size(sum(map(_bytes, files)))}; safe to delete"
     if os.access(folder, os.W_OK):
         yield Check(name="cache", status="ok", found=told)
     else:
