@@ -128,9 +128,8 @@ def _duplicates(model: ir.Model, read: bool) -> Iterator[ModelFinding]:
         extra = len(tensors) - len({_sha256(tensor) for tensor in tensors})
         copies, wasted = copies + extra, wasted + extra * tensors[0].nbytes
     if copies:
-        yield _info(
-            Trait.DUPLICATES, f"{copies} weights are stored more than once ({size(wasted)}); simplify merges them"
-        )
+        sentence = f"copies of other weights: {copies}, {size(wasted)}; simplify merges them"
+        yield _info(Trait.DUPLICATES, sentence)
 
 
 def _sha256(tensor: ir.TensorProtocol) -> bytes:
