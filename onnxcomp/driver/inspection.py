@@ -12,11 +12,11 @@ from onnxcomp import __version__
 from onnxcomp.calibration.check import checked
 from onnxcomp.calibration.random_feeds import resolve_shape
 from onnxcomp.calibration.readers import Reader, as_reader
-from onnxcomp.calibration.spec import open_spec
+from onnxcomp.calibration.spec import open_spec, parse_spec
 from onnxcomp.driver.clock import Clock
 from onnxcomp.driver.options import Ep
 from onnxcomp.driver.prospects import READ_LIMIT, Material, prospects
-from onnxcomp.driver.trial import shape_candidates, shapes_of, table_limits
+from onnxcomp.driver.trial import runnable_shapes, shape_candidates, shapes_of, table_limits
 from onnxcomp.driver.workbench import PROBE_SECONDS, check_patterns, check_shape_names, find_target
 from onnxcomp.errors import UnavailableError
 from onnxcomp.model.cost import cost
@@ -81,12 +81,14 @@ def inspect(
     normalized = normalize(loaded.model)
     check_patterns(normalized.model, (*only, *exclude))
     config = SessionConfig(provider=ep, threads=threads or detect_host().physical_cores, custom_ops=tuple(custom_ops))
+    left = clock.remaining()
+    limits = Limits(seconds=PROBE_SECONDS if left is None else max(1.0, min(left, PROBE_SECONDS)))
+    if isinstance(calibration, str) and parse_spec(calibration).kind == "random":
+        given = runnable_shapes(loaded.model, sign, given, config, seed, limits)
     reader = None if calibration is None else _opened(calibration, loaded.model, sign, given, seed)
-    feed = {} if reader is None else next(iter(reader))
+    feed = {} if reader is None else next(iter(reader), {})
     if feed:
         clock.report("trying the model in a child process", 0, None)
-        left = clock.remaining()
-        limits = Limits(seconds=PROBE_SECONDS if left is None else max(1.0, min(left, PROBE_SECONDS)))
         probe(loaded.model, config=config, feed=feed, limits=limits)
     context = Context(
         calibration=reader,
