@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import onnx_ir as ir
@@ -11,15 +12,15 @@ import onnx_ir as ir
 from onnxcomp import __version__
 from onnxcomp.calibration.check import checked
 from onnxcomp.calibration.random_feeds import resolve_shape
-from onnxcomp.calibration.readers import Reader, as_reader
+from onnxcomp.calibration.readers import Feed, Reader, as_reader
 from onnxcomp.calibration.spec import open_spec, parse_spec
 from onnxcomp.driver.clock import Clock
 from onnxcomp.driver.options import Ep
 from onnxcomp.driver.prospects import READ_LIMIT, Material, prospects
 from onnxcomp.driver.trial import runnable_shapes, shape_candidates, shapes_of, table_limits
 from onnxcomp.driver.workbench import PROBE_SECONDS, check_patterns, check_shape_names, find_target
-from onnxcomp.errors import UnavailableError
-from onnxcomp.model.cost import cost
+from onnxcomp.errors import UnavailableError, UsageError
+from onnxcomp.model.cost import Cost, cost
 from onnxcomp.model.load import LoadedModel, ModelSource, load
 from onnxcomp.model.node_costs import NodeCost, dims
 from onnxcomp.model.normalize import normalize
@@ -62,6 +63,8 @@ def inspect(
         only: Globs of node names or operator types that passes might touch; `exclude`: leave alone.
         shape: Sizes of dynamic inputs, by input name or symbol.
 
+    Other args: as `optimize`.
+
     Raises:
         onnxcomp.errors.OnnxcompError: Its class carries the exit code of the command line.
     """
@@ -72,24 +75,15 @@ def inspect(
         require(ep)
     loaded = load(model, digest_limit=READ_LIMIT)
     sign = signature(loaded.model)
-    given = dict(shape or {})
-    check_shape_names(sign, given)
-    for port in sign.inputs:
-        if port.name in given:
-            resolve_shape(port, given)  # refuses what contradicts the model
+    given = _checked_shapes(sign, shape or {})
     clock.report("normalising", 0, None)
     normalized = normalize(loaded.model)
     check_patterns(normalized.model, (*only, *exclude))
     config = SessionConfig(provider=ep, threads=threads or detect_host().physical_cores, custom_ops=tuple(custom_ops))
-    left = clock.remaining()
-    limits = Limits(seconds=PROBE_SECONDS if left is None else max(1.0, min(left, PROBE_SECONDS)))
-    if isinstance(calibration, str) and parse_spec(calibration).kind == "random":
-        given = runnable_shapes(loaded.model, sign, given, config, seed, limits)
-    reader = None if calibration is None else _opened(calibration, loaded.model, sign, given, seed)
-    feed = {} if reader is None else next(iter(reader), {})
-    if feed:
-        clock.report("trying the model in a child process", 0, None)
-        probe(loaded.model, config=config, feed=feed, limits=limits)
+    reader: Reader | None = None
+    feed: Feed = {}
+    if calibration is not None:
+        reader, feed = _feeds(calibration, loaded.model, sign, given, config, seed, clock)
     context = Context(
         calibration=reader,
         target=machine,
@@ -101,58 +95,95 @@ def inspect(
         seed=seed,
         progress=clock.report,
     )
-    own = cost(loaded.model)
-    material = Material(normalized.model, context, own.weight_bytes)
+    totals = cost(loaded.model)
+    material = Material(normalized.model, context, totals.weight_bytes)
     clock.report("counting", 0, None)
     costs = material.costs(material.canonical)
-    uncounted = sum(c.macs is None for c in costs)
     findings = [*_versions(loaded.model), *traits(loaded, read_weights=material.readable)]
     findings += [ModelFinding(code=Trait.NOTED, level="info", sentence=s) for s in normalized.notes]
-    if uncounted:
-        sentence = (
-            f"MACs that are unknown, because a shape is: {plural(uncounted, 'node')}; --shape or --calibration may tell"
-        )
-        findings.append(ModelFinding(code=Trait.UNCOUNTED, level="warning", sentence=sentence))
     clock.report("asking each pass", 0, None)
     return Inspection(
         version=__version__,
         target=machine.name,
         target_is_host=is_host,
         executed=bool(feed),
-        model=ModelFacts(
-            name=loaded.name,
-            sha256=loaded.sha256,
-            bytes=loaded.bytes,
-            opset=loaded.model.opset_imports.get("", 0),
-            ir_version=loaded.model.ir_version or 0,
-            nodes=own.nodes,
-            parameters=own.parameters,
-            weight_bytes=own.weight_bytes,
-            macs=None if uncounted else sum(c.macs or 0 for c in costs),
-            macs_unknown=uncounted,
-            operators=own.operators,
-        ),
+        model=_facts(loaded, totals, costs),
         inputs=_tensors(v for v in loaded.model.graph.inputs if not v.is_initializer()),
         outputs=_tensors(loaded.model.graph.outputs),
         shapes=dict(context.shapes),
         operators=_by_operator(costs),
-        nodes=tuple(
-            NodeRow(name=c.name, op_type=c.op_type, shape=c.shape, macs=c.macs, weight_bytes=c.weight_bytes)
-            for c in costs
-        ),
-        findings=tuple(findings),
+        nodes=tuple(NodeRow.model_validate(asdict(c)) for c in costs),
+        findings=(*findings, *_uncounted(costs)),
         prospects=tuple(prospects(material)),
         notes=tuple(_notes(loaded, reader, context, sign)),
         duration_s=round(clock.elapsed(), 3),
     )
 
 
-def _opened(
-    source: object, model: ir.Model, sign: Signature, given: Mapping[str, tuple[int, ...]], seed: int
-) -> Reader:
+def _checked_shapes(sign: Signature, shape: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The shapes that were given, none of which contradicts the model."""
+    check_shape_names(sign, shape)
+    for port in sign.inputs:
+        if port.name in shape:
+            resolve_shape(port, shape)
+    return dict(shape)
+
+
+def _feeds(
+    source: object,
+    model: ir.Model,
+    sign: Signature,
+    given: Mapping[str, tuple[int, ...]],
+    config: SessionConfig,
+    seed: int,
+    clock: Clock,
+) -> tuple[Reader, Feed]:
+    """The user's feeds, and the first of them, on which the model has run in a child process.
+
+    Raises:
+        UsageError: There is none.
+    """
+    clock.report("trying the model in a child process", 0, None)
+    left = clock.remaining()
+    limits = Limits(seconds=PROBE_SECONDS if left is None else max(1.0, min(left, PROBE_SECONDS)))
     if isinstance(source, str):
-        return checked(open_spec(source, sign, shapes=given, limits=table_limits(model), seed=seed), sign)
-    return checked(as_reader(source, sign), sign)
+        if parse_spec(source).kind == "random":
+            given = runnable_shapes(model, sign, given, config, seed, limits)
+        reader = open_spec(source, sign, shapes=given, limits=table_limits(model), seed=seed)
+    else:
+        reader = as_reader(source, sign)
+    reader = checked(reader, sign)
+    feed = next(iter(reader), None)
+    if feed is None:
+        raise UsageError("the calibration set is empty", hint="give at least one feed with --calibration")
+    probe(model, config=config, feed=feed, limits=limits)
+    return reader, feed
+
+
+def _facts(loaded: LoadedModel, totals: Cost, costs: Sequence[NodeCost]) -> ModelFacts:
+    """Of the file; MACs are those of its canonical form, whose shapes are known best."""
+    uncounted = sum(c.macs is None for c in costs)
+    return ModelFacts(
+        name=loaded.name,
+        sha256=loaded.sha256,
+        bytes=loaded.bytes,
+        opset=loaded.model.opset_imports.get("", 0),
+        ir_version=loaded.model.ir_version or 0,
+        nodes=totals.nodes,
+        parameters=totals.parameters,
+        weight_bytes=totals.weight_bytes,
+        macs=None if uncounted else sum(c.macs or 0 for c in costs),
+        macs_unknown=uncounted,
+        operators=totals.operators,
+    )
+
+
+def _uncounted(costs: Sequence[NodeCost]) -> Iterator[ModelFinding]:
+    count = sum(c.macs is None for c in costs)
+    if count:
+        nodes = plural(count, "node")
+        sentence = f"MACs unknown, because a shape is: {nodes}; --shape or --calibration may tell"
+        yield ModelFinding(code=Trait.UNCOUNTED, level="warning", sentence=sentence)
 
 
 def _versions(model: ir.Model) -> Iterator[ModelFinding]:
