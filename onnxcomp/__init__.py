@@ -11,17 +11,33 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from onnxcomp.driver.diagnosis import doctor
+    from onnxcomp.driver.inspection import inspect
     from onnxcomp.driver.jobs import bench, factorize, optimize, prune, quantize, simplify, verify
     from onnxcomp.driver.result import Result
 
 _HOMES = {
     "Result": "onnxcomp.driver.result",
+    "doctor": "onnxcomp.driver.diagnosis",
+    "inspect": "onnxcomp.driver.inspection",
     **dict.fromkeys(
         ("bench", "factorize", "optimize", "prune", "quantize", "simplify", "verify"), "onnxcomp.driver.jobs"
     ),
 }
 
-__all__ = ["Result", "__version__", "bench", "factorize", "optimize", "prune", "quantize", "simplify", "verify"]
+__all__ = [
+    "Result",
+    "__version__",
+    "bench",
+    "doctor",
+    "factorize",
+    "inspect",
+    "optimize",
+    "prune",
+    "quantize",
+    "simplify",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -126,6 +126,10 @@ def _print(renderable: Any, no_color: bool) -> None:
     write_stdout("".join(f"{line.rstrip(' ')}\n" for line in captured.get().splitlines()))  # tables pad their lines
 
 
+print_renderable = _print
+"""For records of other verbs."""
+
+
 def _discard_stdout() -> None:
     """What is still in the buffer must not fail again when Python exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -109,12 +109,8 @@ def prepare(source: ModelSource, options: Options, gates: Gates) -> Workbench:
     notes: list[Note] = []
     normalized = normalize(loaded.model)
     notes += [Note(level="info", sentence=s) for s in (*(f.sentence for f in loaded.findings), *normalized.notes)]
-    for pattern in unmatched(normalized.model, (*options.only, *options.exclude)):
-        raise UsageError(
-            f"the pattern {pattern!r} matches no node and no operator type",
-            hint=_nearest_node(normalized.model, pattern),
-        )
-    _check_shape_names(signature(loaded.model), options.shape)
+    check_patterns(normalized.model, (*options.only, *options.exclude))
+    check_shape_names(signature(loaded.model), options.shape)
     calibration, evaluation, feed = _feeds(loaded.model, options, config, clock, notes)
     canonical = normalized.model
     if options.fix_shape:
@@ -157,7 +153,23 @@ def prepare(source: ModelSource, options: Options, gates: Gates) -> Workbench:
     )
 
 
-def _check_shape_names(sign: Signature, shape: Mapping[str, tuple[int, ...]]) -> None:
+def check_patterns(model: ir.Model, patterns: Sequence[str]) -> None:
+    """Every pattern of --only and --exclude matches some node.
+
+    Raises:
+        UsageError: One does not; suggests the nearest name.
+    """
+    for pattern in unmatched(model, patterns):
+        hint = _nearest_node(model, pattern)
+        raise UsageError(f"the pattern {pattern!r} matches no node and no operator type", hint=hint)
+
+
+def check_shape_names(sign: Signature, shape: Mapping[str, tuple[int, ...]]) -> None:
+    """Every name of --shape is an input or a dynamic dimension.
+
+    Raises:
+        UsageError: One is not; suggests the nearest name.
+    """
     known = [*(p.name for p in sign.inputs), *sign.dynamic_symbols()]
     for name in shape:
         if name not in known:

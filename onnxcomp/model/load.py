@@ -39,7 +39,7 @@ class LoadedModel:
         model: Weights in data files stay memory-mapped; those of a model given as protobuf are shared with it.
         path: Absolute; None when it came from memory.
         sha256: Over the graph file, then each data file in order of location. Of what came as an object: over its
-            serialized form.
+            serialized form. Empty where the file is larger than was to be read for it.
         bytes: Of the graph and its data files.
         name: File name only, or "<memory>": what reports may show.
         findings: What was noticed.
@@ -55,7 +55,13 @@ class LoadedModel:
     unknown_domains: tuple[str, ...] = field(default=())
 
 
-def load(source: ModelSource, *, limits: LoadLimits = DEFAULT_LIMITS, ort_version: str | None = None) -> LoadedModel:
+def load(
+    source: ModelSource,
+    *,
+    limits: LoadLimits = DEFAULT_LIMITS,
+    ort_version: str | None = None,
+    digest_limit: int | None = None,
+) -> LoadedModel:
     """Reads a model and refuses one that can't be worked on.
 
     Args:
@@ -63,6 +69,7 @@ def load(source: ModelSource, *, limits: LoadLimits = DEFAULT_LIMITS, ort_versio
             changed).
         limits: Sizes beyond which a model is refused.
         ort_version: Of the ONNX Runtime that it must load in; None: opset and IR version are not compared.
+        digest_limit: Bytes, with data files, of the largest model that is read through for its `sha256`; None: all are.
 
     Raises:
         ModelError: Not found, not a model, hostile, damaged or too large; says which tensor, node or file.
@@ -76,14 +83,14 @@ def load(source: ModelSource, *, limits: LoadLimits = DEFAULT_LIMITS, ort_versio
         case bytes():
             return _from_memory(graph_file.parse(source, _IN_MEMORY), source, limits, ort_version)
         case str() | os.PathLike():
-            return _from_file(Path(os.path.abspath(os.fspath(source))), limits, ort_version)
+            return _from_file(Path(os.path.abspath(os.fspath(source))), limits, ort_version, digest_limit)
     raise UsageError(
         f"a model can't be read from a {type(source).__name__}",
         hint="Give a path, bytes, an onnx.ModelProto or an onnx_ir.Model.",
     )
 
 
-def _from_file(path: Path, limits: LoadLimits, ort_version: str | None) -> LoadedModel:
+def _from_file(path: Path, limits: LoadLimits, ort_version: str | None, digest_limit: int | None) -> LoadedModel:
     content = graph_file.read(path, limits.graph_bytes)
     proto = graph_file.parse(content, path.name)
     facts = preflight(proto, limits=limits, ort_version=ort_version)
@@ -103,8 +110,9 @@ def _from_file(path: Path, limits: LoadLimits, ort_version: str | None) -> Loade
     for tensor in tensors_of(model):
         if isinstance(tensor, ir.ExternalTensor):
             tensor.base_dir = folder.root
-    sha256 = content_sha256(content, (file.path for file in files))
     size = len(content) + sum(file.size for file in files)
+    read = digest_limit is None or size <= digest_limit
+    sha256 = content_sha256(content, (file.path for file in files)) if read else ""
     return LoadedModel(model, path, sha256, size, path.name, facts.findings, facts.unknown_domains)
 
 

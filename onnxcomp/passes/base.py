@@ -137,6 +137,21 @@ class Proof:
     unfused: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What a pass could change, found from the graph alone: no feeds, no decision about how much.
+
+    Args:
+        nodes: Names of the nodes.
+        skips: The others that it looked at, with the reason.
+        detail: What would be done, in sentences.
+    """
+
+    nodes: frozenset[str]
+    skips: tuple[Skip, ...]
+    detail: tuple[str, ...] = ()
+
+
 PlanT = TypeVar("PlanT", bound=Plan)
 
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnxcomp.ops.attributes import constant, is_constant, is_standard, new_initializer, qualified
 from onnxcomp.ops.kernels import QUANTIZATION_OPERATORS
 from onnxcomp.ops.linear import Array, LinearView, MatrixView
+from onnxcomp.ops.unread import all_finite
 from onnxcomp.passes.selection import no_weight
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
 from onnxcomp.report.structures import Skip
@@ -161,7 +162,7 @@ def _refusal(node: ir.Node, only: Sequence[str], exclude: Sequence[str], smalles
     view = view_of(node)
     if not array.size or view is None or view.input_transposed or is_constant(source):
         return Reason.UNSUPPORTED_FORM, _form(node, array, view)
-    if not np.isfinite(array).all():
+    if not all_finite(weight):
         return Reason.NOT_FINITE, "its weight holds NaN or infinity"
     if array.size < smallest:
         _, out, columns = view.shape

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcomp.ops.attributes import constant, int_attribute, is_constant, is_standard, new_initializer
+from onnxcomp.ops.unread import all_finite
 from onnxcomp.passes.integer_weights import quantize_weight, weight_scales
 from onnxcomp.passes.selection import left_out
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
@@ -68,7 +69,9 @@ def _reads_rows(node: ir.Node) -> bool:
 
 def _trouble(node: ir.Node) -> tuple[Reason, str] | None:
     """What keeps a lookup from being one of int8 rows, whoever else reads the table."""
-    array = constant(node.inputs[0])
+    table = node.inputs[0]
+    array = constant(table)
+    assert table is not None
     assert array is not None
     if array.nbytes < SMALLEST:
         return Reason.TOO_SMALL, f"its table has {array.nbytes:,} bytes, less than {SMALLEST:,}"
@@ -76,7 +79,7 @@ def _trouble(node: ir.Node) -> tuple[Reason, str] | None:
         return Reason.NOT_FLOAT32, "its table is not float32"
     if array.ndim != 2 or int_attribute(node, "axis", 0) not in (0, -2):
         return Reason.UNSUPPORTED_FORM, "it does not read the rows of a matrix"
-    return None if np.isfinite(array).all() else (Reason.NOT_FINITE, DESCRIPTIONS[Reason.NOT_FINITE])
+    return None if all_finite(table) else (Reason.NOT_FINITE, DESCRIPTIONS[Reason.NOT_FINITE])
 
 
 def _outside(node: ir.Node) -> tuple[Reason, str]:

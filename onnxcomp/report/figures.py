@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
 from onnxcomp.report.structures import Benchmark, DataFacts, ModelFacts, Report, Skip, StepReport
@@ -82,6 +82,14 @@ def skip_lines(step: StepReport, limit: int | None) -> list[str]:
     A node that was written as INT8 and still runs in float was not left alone by the plan, but belongs here.
     """
     skips = {s.node: s for s in (*(step.audit.stayed_float if step.audit else ()), *step.skips)}.values()
+    lines = reason_lines(skips, limit)
+    if lines and limit is not None:
+        lines.append("-v and the JSON report name every node")
+    return lines
+
+
+def reason_lines(skips: Collection[Skip], limit: int | None) -> list[str]:
+    """Skips by reason, the most frequent first, at most `limit`; without a limit with the names of the nodes."""
     if limit is None:
         named: dict[tuple[Reason, str], list[str]] = defaultdict(list)
         for s in skips:
@@ -102,8 +110,6 @@ def skip_lines(step: StepReport, limit: int | None) -> list[str]:
         lines.append(f"left alone: {kinds} [{code}] {printable(sentence, 200)}")
     if len(groups) > limit:
         lines.append(f"… {len(groups) - limit} reasons more")
-    if lines:
-        lines.append("-v and the JSON report name every node")
     return lines
 
 
@@ -115,6 +121,8 @@ def listed(counts: Mapping[str, int], limit: int = 8) -> str:
 
 def size(count: int) -> str:
     """Bytes in decimal units, as file managers and registries show them."""
+    if count >= 1_000_000_000:
+        return f"{count / 1e9:.2f} GB"
     return f"{count / 1e6:.2f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
 
 

@@ -90,3 +90,7 @@ def _render(template: str, **values: object) -> str:
 
 def _cell(text: object) -> str:
     return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", printable(text, 600))
+
+
+render_template = _render
+"""For templates of other records: `p` and the filter `cell` make text from a model harmless in Markdown."""

@@ -29,6 +29,15 @@ def printable(text: object, limit: int = 80) -> str:
     return "".join("?" if unicodedata.category(c) in _UNSAFE else c for c in raw)
 
 
+def plural(count: int, noun: str) -> str:
+    """A number of things.
+
+    >>> plural(1, "node"), plural(1200, "node")
+    ('1 node', '1,200 nodes')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def encodable(text: str) -> str:
     """The text without lone surrogates, which file names that are not UTF-8 hold and which no report file can.
 

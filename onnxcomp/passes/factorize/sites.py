@@ -10,6 +10,8 @@ import onnx_ir as ir
 
 from onnxcomp.ops.attributes import constant, is_standard
 from onnxcomp.ops.linear import ConvView, LinearView, MatrixView
+from onnxcomp.ops.unread import all_finite
+from onnxcomp.passes.base import Context, Survey
 from onnxcomp.passes.factorize.ranks import break_even
 from onnxcomp.passes.selection import no_weight
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
@@ -76,6 +78,12 @@ def find_sites(model: ir.Model, only: Sequence[str], exclude: Sequence[str]) -> 
     return sites, skips
 
 
+def survey(model: ir.Model, ctx: Context) -> Survey:
+    """The nodes that could be written as two, whatever rank they need."""
+    sites, skips = find_sites(model, ctx.only, ctx.exclude)
+    return Survey(frozenset(view.node.name or "" for site in sites for view in site.views), tuple(skips))
+
+
 def _refusal(node: ir.Node, only: Sequence[str], exclude: Sequence[str]) -> tuple[Reason, str] | None:
     """Why a node is no candidate, judged by itself."""
     refusal = no_weight(node, only, exclude, "is quantised; factorise the float model, then quantise")
@@ -116,7 +124,7 @@ def _site(weight: ir.Value, nodes: Sequence[ir.Node]) -> Site | tuple[Reason, st
     views = tuple(view for node in nodes if (view := LinearView.of(node, tied=True)) is not None)
     if len({_orientation(view) for view in views}) > 1:
         return Reason.SHARED, f"nodes use weight {printable(weight.name or '')!r} in different ways"
-    if not np.isfinite(array).all():
+    if not all_finite(weight):
         return Reason.NOT_FINITE, "its weight holds NaN or infinity"
     groups, out, columns = views[0].shape
     even = int(break_even(out, columns))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from onnxcomp.ops.attributes import qualified
+from onnxcomp.passes.base import Survey
 from onnxcomp.passes.prune.analysis import WEIGHTED, Analysis
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
 from onnxcomp.report.structures import Skip
@@ -35,6 +36,17 @@ def skips(model: ir.Model, analysis: Analysis, held: Mapping[str, Reason]) -> li
             code, sentence = _why(node, analysis)
         result.append(Skip(node=name, op_type=node.op_type, code=code, sentence=sentence))
     return result
+
+
+def survey(model: ir.Model, analysis: Analysis) -> Survey:
+    """The nodes whose outputs or inputs could be cut, and the operators that hold the channels of the others."""
+    cells = analysis.structure.cells
+    nodes = frozenset(name for cell in cells for name in (*cell.producers, *cell.consumers))
+    channels, approximate = sum(cell.size for cell in cells), sum(not cell.exact for cell in cells)
+    detail = [f"{channels:,} channels in {len(cells)} cells that are chosen among each other"] if cells else []
+    if approximate:
+        detail.append(f"{approximate} of the cells lie under a norm over channels, which changes the others a little")
+    return Survey(nodes, tuple(skips(model, analysis, {})), tuple(detail))
 
 
 def _why(node: ir.Node, analysis: Analysis) -> tuple[Reason, str]:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from onnxcomp.errors import UsageError
 from onnxcomp.ops.kernels import Role
-from onnxcomp.passes.base import CALIBRATION_HINT, Context, Evidence, Proof, header
+from onnxcomp.passes.base import CALIBRATION_HINT, Context, Evidence, Proof, Survey, header
 from onnxcomp.passes.products import already_quantized
 from onnxcomp.passes.quantize.audit import audit, structure, unfused
 from onnxcomp.passes.quantize.choices import choose_smoothing, improved, with_sensitivity
@@ -18,7 +18,7 @@ from onnxcomp.passes.quantize.placement import settle
 from onnxcomp.passes.quantize.plan import QuantPlan
 from onnxcomp.passes.quantize.relax import relaxed
 from onnxcomp.passes.quantize.styles import sites_for
-from onnxcomp.report.reasons import Reason
+from onnxcomp.report.reasons import DESCRIPTIONS, Reason
 from onnxcomp.report.structures import Skip
 
 FIRST_OPSET = 13
@@ -43,16 +43,9 @@ class Quantize:
             UsageError: No calibration feeds.
             DataError: The calibration set is empty or can't be read.
         """
-        already = already_quantized(model)
-        if already:
-            return made_plan(header(self.name, model, ctx, already))
-        opset = model.opset_imports.get("", 0)
-        if opset < FIRST_OPSET:
-            sentence = (
-                f"scales for each channel need opset {FIRST_OPSET}; the model has {opset} and could not be lifted"
-            )
-            skip = Skip(node="", op_type="", code=Reason.OPSET, sentence=sentence)
-            return made_plan(header(self.name, model, ctx, (skip,)))
+        refusal = refused(model, ctx)
+        if refusal is not None:
+            return made_plan(header(self.name, model, ctx, (refusal,)))
         sites, skips = sites_for(ctx.target.int8.placement, model, ctx.only, ctx.exclude)
         settled = settle(sites)
         if not any(s.kernel.role is Role.WEIGHTED for s in settled):
@@ -104,3 +97,35 @@ class Quantize:
     def relax(self, plan: QuantPlan, evidence: Evidence[QuantPlan]) -> QuantPlan | None:
         """The plan with its worst nodes in float again, or None when no weighted node would be left in INT8."""
         return relaxed(plan, evidence)
+
+
+def refused(model: ir.Model, ctx: Context) -> Skip | None:
+    """Why nothing of a model can be quantised; None where something may be."""
+    already = already_quantized(model)
+    if already:
+        return already[0]
+    if NAME in ctx.target.refuses:
+        sentence = ctx.target.refuses[NAME][0]
+        return Skip(node="", op_type="", code=Reason.NO_INTEGER_KERNEL, sentence=sentence)
+    opset = model.opset_imports.get("", 0)
+    if opset < FIRST_OPSET:
+        sentence = f"scales for each channel need opset {FIRST_OPSET}; the model has {opset} and could not be lifted"
+        return Skip(node="", op_type="", code=Reason.OPSET, sentence=sentence)
+    return None
+
+
+def survey(model: ir.Model, ctx: Context) -> Survey:
+    """Where INT8 could go: the sites that stay in contiguous regions, and why the other nodes are none."""
+    refusal = refused(model, ctx)
+    if refusal is not None:
+        return Survey(frozenset(), (refusal,))
+    sites, skips = sites_for(ctx.target.int8.placement, model, ctx.only, ctx.exclude)
+    settled = settle(sites)
+    if not any(site.kernel.role is Role.WEIGHTED for site in settled):
+        return Survey(frozenset(), tuple(skips))
+    kept = {site.name for site in settled}
+    border = (site.node for site in sites if site.name not in kept)
+    sentence = DESCRIPTIONS[Reason.BORDER_COST]
+    skips += [Skip(node=n.name or "", op_type=n.op_type, code=Reason.BORDER_COST, sentence=sentence) for n in border]
+    absorbed = {node.name or "" for site in settled for node in site.absorbed}
+    return Survey(frozenset(kept | absorbed), tuple(skip for skip in skips if skip.node not in absorbed))

@@ -10,7 +10,7 @@ from onnxcomp.model.normalize import clone
 from onnxcomp.ops.attributes import is_standard
 from onnxcomp.ops.limits import limits_of
 from onnxcomp.ops.upgrade import CannotLift, lift
-from onnxcomp.passes.base import Context, Evidence, Proof, header
+from onnxcomp.passes.base import Context, Evidence, Proof, Survey, header
 from onnxcomp.passes.kernel_counts import count_kernels
 from onnxcomp.passes.products import OPERATORS, Product, already_quantized, find_products, inside_bodies, skip
 from onnxcomp.passes.tables import find_tables, write_tables
@@ -137,6 +137,16 @@ class WeightOnly:
     def relax(self, plan: WeightOnlyPlan, evidence: Evidence[WeightOnlyPlan]) -> WeightOnlyPlan | None:
         """The layers that cost most get 8 bits, then become floats again."""
         return relaxed(plan, evidence)
+
+    def survey(self, model: ir.Model, ctx: Context) -> Survey:
+        """The products whose weights could be integers; none is rounded."""
+        refusal = _not_portable(model) if ctx.portable else None
+        if refusal is not None:
+            return Survey(frozenset(), (Skip(node="", op_type="", code=Reason.OPSET, sentence=refusal),))
+        known = self._of(model, ctx)
+        tables = find_tables(model, ctx.only, ctx.exclude) if known.products else ()
+        nodes = {node for product in known.products.values() for node in product.nodes}
+        return Survey(frozenset(nodes | {*tables}), tuple(known.skips))
 
     def _of(self, model: ir.Model, ctx: Context, *, every: bool = False) -> Known:
         """What is known of the model; `every`: also of the products that the options leave out, for a plan's sake."""
