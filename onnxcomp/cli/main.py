@@ -16,7 +16,7 @@ from onnxcomp import __version__
 from onnxcomp.cli.help import closing, help_config
 from onnxcomp.errors import InternalError, LimitError, OnnxcompError, UsageError
 
-VERBS = ("optimize", "simplify", "prune", "factorize", "quantize", "verify", "bench")
+VERBS = ("optimize", "simplify", "prune", "factorize", "quantize", "verify", "compare", "bench")
 INTERRUPTED = 130
 
 

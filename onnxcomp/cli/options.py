@@ -172,6 +172,15 @@ running = _stack(
 )
 """Options about the machine and the model's inputs."""
 
+timing = _machine(
+    "--min-seconds",
+    type=click.FloatRange(0.1),
+    default=4.0,
+    show_default=True,
+    metavar="S",
+    help="Shortest measurement; longer where it is unstable.",
+)
+
 writing = _stack(
     _output("-o", "--output", type=PATH, metavar="PATH", help="Result. Default: MODEL with the suffix .opt.onnx."),
     _output("--force", is_flag=True, help="Overwrite an existing output."),
