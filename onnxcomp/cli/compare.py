@@ -22,9 +22,9 @@ EXAMPLES = examples(
 @click.command(epilog=EXAMPLES)
 @click.argument("a", type=options.PATH)
 @click.argument("b", type=options.PATH)
-@click.option("--eval", "eval_", metavar="SPEC", help="Feeds for both. Default: random ones.", panel="Data")
-@click.option("--calibration", metavar="SPEC", help="The same under its other name.", panel="Data")
-@click.option("--metric", metavar="NAME", help="top1, top5, mse, psnr, spearman or py:FILE.py:FUNC.", panel="Data")
+@options.feeds("--eval", "eval_", help="Feeds for both. Default: random ones.")
+@options.feeds("--calibration", help="The same under its other name.")
+@options.metric
 @options.running
 @options.timing
 @options.reporting

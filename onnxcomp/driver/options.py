@@ -31,7 +31,7 @@ class Options:
         goal: What `optimize` may trade.
         only: Globs of node names or operator types to touch; `exclude`: to leave alone.
         shape: Sizes of dynamic inputs, by input name or symbol; `fix_shape` makes them static in the result.
-        recipe: Path of a recipe; None: the default one.
+        recipe: Path of a recipe, or the name of a shipped one; None: the default one.
         prune: Share of the multiply-accumulates that `optimize` may leave by pruning channels, or "auto": the largest
             cut that passes the gates. None: channels stay.
         factorize: Share of the multiply-accumulates that `optimize` may leave by low-rank factorisation, or "auto": the

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnxcomp.calibration.readers import Feed
 from onnxcomp.model.normalize import giving
 from onnxcomp.ops.attributes import is_constant, qualified
+from onnxcomp.ops.axes.movement import MOVES
 from onnxcomp.runtime.call_shapes import shapes_of_call
 from onnxcomp.runtime.session import SessionConfig, open_session
 
@@ -89,11 +90,13 @@ def compare_layers(
 
 
 def observed_values(model: ir.Model) -> dict[str, ir.Value]:
-    """Floating-point values that nodes of the main graph compute, by the name that they had before quantisation."""
+    """Floating-point values that nodes of the main graph compute, by the name that they had before quantisation; those
+    that only move data are left out."""
     found: dict[str, ir.Value] = {}
     for node in model.graph:
-        if all(v is None or is_constant(v) for v in node.inputs):
-            continue  # a dequantised weight, or what folding would remove
+        # Constant: a dequantised weight, or what folding would remove. Moved: the error of what it moves, once more.
+        if node.op_type in MOVES or all(v is None or is_constant(v) for v in node.inputs):
+            continue
         for value in node.outputs:
             base = (value.name or "").removesuffix(DEQUANTIZED)
             if base and _is_float(value) and (base not in found or value.name != base):

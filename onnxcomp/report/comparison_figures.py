@@ -60,7 +60,7 @@ def kernel_rows(c: ModelComparison, most: int | None = MAX_ROWS) -> Rows:
 def layer_rows(layers: LayerPairs, most: int | None = MAX_ROWS) -> Rows:
     """(value, operator, relative error, the same in decibels), the worst first."""
     rows: Rows = [
-        (printable(x.name, 40), printable(x.op_type, 24), f"{x.error:.3g}", f"{_decibels(x.error):.1f} dB")
+        (printable(x.name, 72), printable(x.op_type, 24), f"{x.error:.3g}", f"{_decibels(x.error):.1f} dB")
         for x in layers.layers[:most]
     ]
     return rows + _more(len(layers.layers) - len(rows), "value", 3)

@@ -41,7 +41,7 @@ def test_json_is_the_record_and_has_the_same_figures_as_python(
     assert found.fidelity == same.fidelity
     assert found.layers == same.layers
     assert found.operators == same.operators
-    assert {x.name for x in found.layers.layers} == {"a", "b", "c", "d", "e", "f", "logits"}  # type: ignore[union-attr]
+    assert {x.name for x in found.layers.layers} == {"a", "b", "c", "d", "e", "logits"}  # type: ignore[union-attr]
     assert all(x.error > 0.1 for x in found.layers.layers)  # type: ignore[union-attr]
     assert found.profile.total_ms[0] > 0
 
