@@ -165,7 +165,13 @@ running = _stack(
         shell_complete=names.completing(names.targets),
         help="Machine that the result is for: auto, cpu-vnni, cpu-avx2, arm64, cuda, tensorrt, qnn.",
     ),
-    _machine("--ep", type=Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where it is measured."),
+    _machine(
+        "--ep",
+        type=Choice(["cpu", "cuda"], {"gpu": "cuda"}),
+        default="cpu",
+        show_default=True,
+        help="Where it is measured.",
+    ),
     _machine(
         "--threads", type=click.IntRange(0), default=0, metavar="N", help="Of a session. Default: the physical cores."
     ),
@@ -202,7 +208,7 @@ formatting = _stack(
     _output(
         "--format",
         "format_",
-        type=Choice(["table", "json", "markdown"]),
+        type=Choice(["table", "json", "markdown"], {"md": "markdown", "text": "table"}),
         default="table",
         show_default=True,
         help="What stdout holds.",
