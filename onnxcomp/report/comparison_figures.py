@@ -38,7 +38,7 @@ def operator_rows(c: ModelComparison, most: int | None = MAX_ROWS) -> Rows:
             printable(o.operator, 40),
             *map(str, o.nodes),
             *("" if m == 0 else mega(m) for m in o.macs),
-            *("" if b == 0 else size(b) for b in o.bytes),
+            *("" if b == 0 else f"{b} B" if b < 1000 else size(b) for b in o.bytes),
         )
         for o in telling[:most]
     ]
@@ -58,7 +58,9 @@ def kernel_rows(c: ModelComparison, most: int | None = MAX_ROWS) -> Rows:
 
 
 def layer_rows(layers: LayerPairs, most: int | None = MAX_ROWS) -> Rows:
-    """(value, operator, relative error, the same in decibels), the worst first."""
+    """(value, operator, relative error, the same in decibels), the worst first; none where all are equal."""
+    if not any(x.error for x in layers.layers):
+        return []
     rows: Rows = [
         (printable(x.name, 72), printable(x.op_type, 24), f"{x.error:.3g}", f"{_decibels(x.error):.1f} dB")
         for x in layers.layers[:most]
@@ -75,7 +77,9 @@ def layer_line(layers: LayerPairs) -> str:
     sentence = f"values inside: B has {layers.matched} of A's {layers.values} by name; compared {compared} on {feeds}"
     if layers.reshaped:
         sentence += f"; {len(layers.reshaped)} have other shapes"
-    if layers.layers and layers.layers[0].error > RESCALED:
+    if layers.layers and layers.layers[0].error == 0.0:
+        sentence += "; they are equal"
+    elif layers.layers and layers.layers[0].error > RESCALED:
         sentence += "; a value that a pass rescaled differs without harm if those behind it agree"
     return sentence
 

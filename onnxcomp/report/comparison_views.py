@@ -55,8 +55,8 @@ def comparison_table(c: ModelComparison, *, verbose: bool = False) -> Renderable
         plain_table(KERNELS, figures.kernel_rows(c, most)),
     ]
     if c.layers is not None:
-        if c.layers.layers:
-            parts.append(plain_table(LAYERS, figures.layer_rows(c.layers, most)))
+        if rows := figures.layer_rows(c.layers, most):
+            parts.append(plain_table(LAYERS, rows))
         parts.append(Text(figures.layer_line(c.layers), "dim"))
     parts += [Text(line, "dim") for line in figures.basis_lines(c)]
     if c.notes:
@@ -73,8 +73,8 @@ def comparison_markdown(c: ModelComparison) -> str:
     """GitHub-flavoured Markdown; names from the models can't break out of their cells."""
     layers = c.layers
     tables = [(OPERATORS, figures.operator_rows(c)), (KERNELS, figures.kernel_rows(c))]
-    if layers is not None and layers.layers:
-        tables.append((LAYERS, figures.layer_rows(layers)))
+    if layers is not None and (rows := figures.layer_rows(layers)):
+        tables.append((LAYERS, rows))
     text = rendered(
         TEMPLATE,
         c=c,

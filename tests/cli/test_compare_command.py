@@ -91,6 +91,9 @@ def test_a_model_beside_itself_is_the_same_under_two_names(onnxcomp: Command, mo
     assert found["names"] == ["model.onnx", "model.onnx'"]
     assert {x["error"] for x in found["layers"]["layers"]} == {0.0}
     assert found["fidelity"][0]["sqnr_db"] == "Infinity"
+    table = onnxcomp("compare", model, model, "--eval", data, "--min-seconds", "0.1").out
+    assert "they are equal" in " ".join(table.split())
+    assert "‖a−b‖" not in table
 
 
 def test_values_that_can_not_be_fetched_cost_the_layers_only(
