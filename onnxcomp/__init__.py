@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from onnxcomp.driver.compare import compare
     from onnxcomp.driver.diagnosis import doctor
     from onnxcomp.driver.inspection import inspect
     from onnxcomp.driver.jobs import bench, factorize, optimize, prune, quantize, simplify, verify
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Result": "onnxcomp.driver.result",
+    "compare": "onnxcomp.driver.compare",
     "doctor": "onnxcomp.driver.diagnosis",
     "inspect": "onnxcomp.driver.inspection",
     **dict.fromkeys(
@@ -29,6 +31,7 @@ __all__ = [
     "Result",
     "__version__",
     "bench",
+    "compare",
     "doctor",
     "factorize",
     "inspect",

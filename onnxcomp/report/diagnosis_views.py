@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxcomp.report.diagnosis import Diagnosis, Status
-from onnxcomp.report.markdown import render_template
+from onnxcomp.report.markdown import rendered
 from onnxcomp.report.text import printable
 
 MARKS: dict[Status, tuple[str, str]] = {
@@ -54,4 +54,4 @@ def closing_line(found: Diagnosis) -> Text:
 
 def diagnosis_markdown(found: Diagnosis) -> str:
     """GitHub-flavoured Markdown."""
-    return render_template(TEMPLATE, d=found)
+    return rendered(TEMPLATE, d=found)

@@ -16,7 +16,7 @@ from onnxcomp.report.inspection_figures import (
     prospect_rows,
     tensor_lines,
 )
-from onnxcomp.report.markdown import render_template
+from onnxcomp.report.markdown import rendered
 
 TEMPLATE = """\
 ### onnxcomp inspect: {{ p(i.model.name) }}
@@ -43,7 +43,7 @@ def inspection_markdown(found: Inspection, nodes: Order | None = None) -> str:
     if nodes is not None:
         tables.append((NODE_HEADER, 3, node_rows(found, nodes)))
     tables.append((PROSPECT_HEADER, 1, prospect_rows(found)))
-    text = render_template(
+    text = rendered(
         TEMPLATE,
         i=found,
         head=headline(found),

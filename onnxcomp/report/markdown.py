@@ -63,7 +63,7 @@ BENCHMARK = """\
 
 def markdown(report: Report) -> str:
     """GitHub-flavoured Markdown. Names from the model can't break out of their cell, nor format, nor link."""
-    text = _render(
+    text = rendered(
         REPORT,
         r=report,
         rows=summary_rows,
@@ -78,10 +78,11 @@ def markdown(report: Report) -> str:
 
 def benchmark_markdown(result: Benchmark) -> str:
     """The table of `bench`."""
-    return _render(BENCHMARK, b=result, where=measured_on(result))
+    return rendered(BENCHMARK, b=result, where=measured_on(result))
 
 
-def _render(template: str, **values: object) -> str:
+def rendered(template: str, **values: object) -> str:
+    """A template with its values; what comes from a model goes through the filter `cell` or the function `p`."""
     # autoescape turns < > & into entities, which Markdown shows as they were meant.
     environment = Environment(undefined=StrictUndefined, autoescape=True, keep_trailing_newline=True)
     environment.filters["cell"] = _cell
@@ -90,7 +91,3 @@ def _render(template: str, **values: object) -> str:
 
 def _cell(text: object) -> str:
     return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", printable(text, 600))
-
-
-render_template = _render
-"""For templates of other records: `p` and the filter `cell` make text from a model harmless in Markdown."""
