@@ -76,7 +76,7 @@ def check_reports(values: Mapping[str, Any]) -> None:
         if path.suffix not in SUFFIXES:
             raise UsageError(
                 f"--report {path}: no report is written as {path.suffix or 'a file without suffix'}",
-                hint=f"the suffix chooses the format: {' or '.join(SUFFIXES)}",
+                hint=f"the suffix chooses the format: {', '.join(SUFFIXES)}",
             )
         if path.is_dir():
             raise WriteError(f"--report {path} is a folder", hint="name a file in it")
@@ -143,5 +143,11 @@ def _markdown(report: Report) -> str:
     return markdown(report)
 
 
+def _html(report: Report) -> str:
+    from onnxcomp.report.html import render
+
+    return render(report)
+
+
 FORMATS: Mapping[str, Callable[[Report], str]] = {"json": _json, "markdown": _markdown}
-SUFFIXES: Mapping[str, Callable[[Report], str]] = {".json": _json, ".md": _markdown}
+SUFFIXES: Mapping[str, Callable[[Report], str]] = {".html": _html, ".json": _json, ".md": _markdown}

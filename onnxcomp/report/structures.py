@@ -133,13 +133,30 @@ class Benchmark(Record):
     reason: str = ""
 
 
+class Stretch(Record):
+    """Nodes that follow each other in the order of the graph and run alike: in integers, or in floats.
+
+    `nodes`: how many, of those that the pass decided on; `macs`: their multiply-accumulates; `first`, `last`: names.
+    """
+
+    integer: bool
+    nodes: int
+    macs: int
+    first: str
+    last: str
+
+
 class FusionAudit(Record):
-    """What ONNX Runtime really runs: operators of the optimised graph, and the heavy nodes that stayed float."""
+    """What ONNX Runtime really runs: operators of the optimised graph, and the heavy nodes that stayed float.
+
+    `order`: the graph from inputs to outputs, where the pass decides node by node.
+    """
 
     integer_kernels: dict[str, int]
     float_heavy: dict[str, int]
     conversions: int = Field(description="QuantizeLinear and DequantizeLinear nodes left in the optimised graph")
     stayed_float: tuple[Skip, ...] = ()
+    order: tuple[Stretch, ...] = ()
 
 
 class StepStatus(StrEnum):
