@@ -136,7 +136,8 @@ class Benchmark(Record):
 class Stretch(Record):
     """Nodes that follow each other in the order of the graph and run alike: in integers, or in floats.
 
-    `nodes`: how many, of those that the pass decided on; `macs`: their multiply-accumulates; `first`, `last`: names.
+    `nodes`: how many, of those that the pass decided on; `macs`: their multiply-accumulates, 0 everywhere if some are
+    unknown; `first`, `last`: names.
     """
 
     integer: bool

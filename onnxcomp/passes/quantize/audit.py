@@ -4,7 +4,7 @@ vain."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from itertools import groupby
 
 import onnx_ir as ir
@@ -19,10 +19,15 @@ from onnxcomp.report.structures import FusionAudit, Skip, Stretch
 from onnxcomp.runtime.session import SessionConfig
 
 
-def audit(model: ir.Model, plan: QuantPlan, config: SessionConfig) -> FusionAudit:
+def audit(
+    model: ir.Model, plan: QuantPlan, config: SessionConfig, macs: Mapping[str, int] | None = None
+) -> FusionAudit:
     """Lets ONNX Runtime optimise `model`, and counts.
 
     A node is found again by its name, which fusions and layouts keep but for a prefix or a suffix, or by its output.
+
+    Args:
+        macs: Multiply-accumulates by node; None where those of some node are unknown.
     """
     counts = count_kernels(model, config)
     floats = tuple(_stayed_float(model, plan, counts.float_names))
@@ -31,7 +36,7 @@ def audit(model: ir.Model, plan: QuantPlan, config: SessionConfig) -> FusionAudi
         float_heavy=dict(counts.floats),
         conversions=counts.conversions,
         stayed_float=floats,
-        order=tuple(_order(model, plan, {s.node for s in floats})),
+        order=tuple(_order(model, plan, {s.node for s in floats}, macs or {})),
     )
 
 
@@ -79,15 +84,15 @@ def _stayed_float(model: ir.Model, plan: QuantPlan, float_names: frozenset[str])
     return result
 
 
-def _order(model: ir.Model, plan: QuantPlan, floats: Collection[str]) -> Iterator[Stretch]:
+def _order(model: ir.Model, plan: QuantPlan, floats: Collection[str], macs: Mapping[str, int]) -> Iterator[Stretch]:
     """The nodes that the plan decided on or skipped, in the order of the graph, neighbours that run alike together."""
     decided = plan.nodes.keys() | {s.node for s in plan.skips}
     names = (node.name or "" for node in model.graph)
     integers = plan.quantized().difference(floats)
     for integer, group in groupby((n for n in names if n in decided), key=integers.__contains__):
         nodes = list(group)
-        macs = sum(plan.nodes[n].macs or 0 for n in nodes if n in plan.nodes)
-        yield Stretch(integer=integer, nodes=len(nodes), macs=macs, first=nodes[0], last=nodes[-1])
+        work = sum(macs.get(n, 0) for n in nodes)
+        yield Stretch(integer=integer, nodes=len(nodes), macs=work, first=nodes[0], last=nodes[-1])
 
 
 def _own_outputs(node: ir.Node) -> set[str | None]:
