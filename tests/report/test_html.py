@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import doctest
 import hashlib
 import re
 from html.parser import HTMLParser
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 from report_examples import benchmark, facts, report
 
-from onnxcomp.report.html import render
+from onnxcomp.report.html import page as builder
+from onnxcomp.report.html import render, sections, svg
 from onnxcomp.report.html.pictures import bar, columns, integer_share, strip
 from onnxcomp.report.reasons import Reason
 from onnxcomp.report.structures import (
@@ -272,8 +274,17 @@ def test_figures_that_are_infinite_or_not_a_number_are_words() -> None:
     assert "Failed: cosine of broken is nan" in text
 
 
+def test_commands_in_sentences_are_set_as_code() -> None:
+    text = render(report(notes=(Note(level="warning", sentence="`onnxcomp optimize` <would> not keep this"),)))
+    assert "<code>onnxcomp optimize</code> &lt;would&gt; not keep this" in text
+
+
 def test_the_same_report_gives_the_same_page() -> None:
     assert render(everything()) == render(everything())
+
+
+def test_the_examples_in_the_docstrings_run() -> None:
+    assert [doctest.testmod(module).failed for module in (builder, sections, svg)] == [0, 0, 0]
 
 
 def widths(markup: str) -> list[float]:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from onnxcomp.report import figures
 from onnxcomp.report.html import pictures, sections
+from onnxcomp.report.html.svg import tag
 from onnxcomp.report.structures import Report
 from onnxcomp.report.text import printable
 
@@ -59,9 +61,21 @@ def _digest(text: str) -> str:
 
 
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         autoescape=True, undefined=StrictUndefined, finalize=_shown, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["prose"] = prose
+    return environment
+
+
+def prose(text: str) -> Markup:
+    """A sentence in which commands stand between backticks.
+
+    >>> prose("`onnxcomp doctor` says <more>")
+    Markup('<code>onnxcomp doctor</code> says &lt;more&gt;')
+    """
+    parts = re.split(r"`([^`]+)`", printable(text, MAX_TEXT))
+    return Markup("").join(tag("code", part) if index % 2 else escape(part) for index, part in enumerate(parts))
 
 
 def _shown(value: object) -> object:

@@ -116,6 +116,17 @@ def decibels(value: float) -> str:
     return "exact" if value == float("inf") else f"{value:.1f} dB"
 
 
+def percent(share: float) -> str:
+    """Whole percents; everything and nothing are said only of everything and nothing.
+
+    >>> percent(1.0), percent(0.9999), percent(0.503), percent(0.001)
+    ('100 %', '> 99 %', '50 %', '< 1 %')
+    """
+    if 0 < share < 0.01 or 0.99 < share < 1:
+        return "< 1 %" if share < 0.5 else "> 99 %"
+    return f"{100 * share:.0f} %"
+
+
 def gate_words(gate: GateResult) -> str:
     """cosine of logits is 0.9999, wanted ≥ 0.99."""
     return f"{gate.name} is {gate.value:.4f}, wanted {gate.wanted}"
