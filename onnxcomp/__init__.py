@@ -11,17 +11,30 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from onnxcomp.driver.compare import compare
     from onnxcomp.driver.jobs import bench, factorize, optimize, prune, quantize, simplify, verify
     from onnxcomp.driver.result import Result
 
 _HOMES = {
     "Result": "onnxcomp.driver.result",
+    "compare": "onnxcomp.driver.compare",
     **dict.fromkeys(
         ("bench", "factorize", "optimize", "prune", "quantize", "simplify", "verify"), "onnxcomp.driver.jobs"
     ),
 }
 
-__all__ = ["Result", "__version__", "bench", "factorize", "optimize", "prune", "quantize", "simplify", "verify"]
+__all__ = [
+    "Result",
+    "__version__",
+    "bench",
+    "compare",
+    "factorize",
+    "optimize",
+    "prune",
+    "quantize",
+    "simplify",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> object:

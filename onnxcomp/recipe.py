@@ -34,6 +34,7 @@ Step = Annotated[
     Field(discriminator="kind"),
 ]
 SCHEMA = "onnxcomp-recipe/1"
+DEFAULT = "default"
 
 
 class GateConfig(Record):
@@ -57,20 +58,44 @@ class Recipe(Record):
         return self.model_dump_json(by_alias=True)
 
 
-def load_recipe(path: str | os.PathLike[str] | None) -> Recipe:
-    """Reads a recipe; None gives the shipped default.
+def shipped() -> dict[str, str]:
+    """The recipes that come with the package, as TOML by name; the default comes first."""
+    folder = files("onnxcomp") / "recipes"
+    texts = {f.name.removesuffix(".toml"): f.read_text("utf-8") for f in folder.iterdir() if f.name.endswith(".toml")}
+    return dict(sorted(texts.items(), key=lambda item: (item[0] != DEFAULT, item[0])))
+
+
+def shipped_text(name: str) -> str:
+    """A shipped recipe as TOML.
+
+    Raises:
+        RecipeError: There is none of that name; suggests the nearest.
+    """
+    texts = shipped()
+    if name not in texts:
+        raise RecipeError(f"no recipe {name!r} is shipped", hint=_near(name, texts) or f"there are {', '.join(texts)}")
+    return texts[name]
+
+
+def load_recipe(source: str | os.PathLike[str] | None) -> Recipe:
+    """Reads a recipe: a shipped one by its name, or a file; None gives the default.
+
+    A bare word is a shipped recipe first; a file of that name is `./word`.
 
     Raises:
         RecipeError: Not found, not TOML, or not a recipe; names the path inside it and the nearest key.
     """
-    if path is None:
-        return parse_recipe((files("onnxcomp") / "recipes" / "default.toml").read_text(), "default")
+    name = DEFAULT if source is None else os.fspath(source)
+    texts = shipped()
+    if name in texts:
+        return parse_recipe(texts[name], name)
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a text file"
-        raise RecipeError(f"recipe {os.fspath(path)}: {reason}") from error
-    return parse_recipe(text, os.fspath(path))
+        hint = _near(name.removesuffix(".toml"), texts) or f"a file, or one of those shipped: {', '.join(texts)}"
+        raise RecipeError(f"recipe {name}: {reason}", hint=hint) from error
+    return parse_recipe(text, name)
 
 
 def parse_recipe(text: str, name: str) -> Recipe:

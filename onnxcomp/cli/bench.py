@@ -25,15 +25,7 @@ EXAMPLES = examples(
     "--calibration", metavar="SPEC", help="Feeds; the first one is timed. Default: a random one.", panel="Data"
 )
 @options.running
-@click.option(
-    "--min-seconds",
-    type=click.FloatRange(0.1),
-    default=4.0,
-    show_default=True,
-    metavar="S",
-    help="Shortest measurement; longer where it is unstable.",
-    panel="Machine and shapes",
-)
+@options.timing
 @options.formatting
 def bench(models: tuple[Path, ...], **values: Any) -> None:
     """Time MODELs in turns on the same feed. Speed-ups are ratios of 10th percentiles, over the first MODEL."""

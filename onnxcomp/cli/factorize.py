@@ -8,6 +8,7 @@ from typing import Any
 import rich_click as click
 
 from onnxcomp.cli import options
+from onnxcomp.cli.choice import Choice
 from onnxcomp.cli.help import examples
 from onnxcomp.cli.output import produce
 
@@ -29,7 +30,7 @@ OWN = (*BUDGETS, "method", "alpha", "refit", "round_to", "allow_slower")
 @options.budgets
 @options.change(
     "--method",
-    type=click.Choice(["auto", "covariance", "asvd", "svd"]),
+    type=Choice(["auto", "covariance", "asvd", "svd"]),
     metavar="NAME",
     default="auto",
     show_default="covariance with data, svd without",
@@ -40,7 +41,7 @@ OWN = (*BUDGETS, "method", "alpha", "refit", "round_to", "allow_slower")
 )
 @options.change(
     "--refit",
-    type=click.Choice(["auto", "least-squares", "none"]),
+    type=Choice(["auto", "least-squares", "none"]),
     default="auto",
     show_default="least-squares with data",
     help="What is done with the second factors and the layers that stay whole.",

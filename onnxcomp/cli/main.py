@@ -13,14 +13,15 @@ from click.exceptions import Abort, Exit, NoArgsIsHelpError
 from click.shell_completion import shell_complete
 
 from onnxcomp import __version__
+from onnxcomp.cli.group import Group
 from onnxcomp.cli.help import closing, help_config
 from onnxcomp.errors import InternalError, LimitError, OnnxcompError, UsageError
 
-VERBS = ("optimize", "simplify", "prune", "factorize", "quantize", "verify", "bench")
+VERBS = ("optimize", "simplify", "prune", "factorize", "quantize", "verify", "compare", "bench", "recipe", "completion")
 INTERRUPTED = 130
 
 
-class LazyGroup(click.RichGroup):
+class LazyGroup(Group):
     """Imports a verb's module when the verb is asked for. None of them imports onnx or ONNX Runtime before it runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -31,17 +32,6 @@ class LazyGroup(click.RichGroup):
             return None
         command: click.Command = getattr(import_module(f"onnxcomp.cli.{name}"), name)
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        from difflib import get_close_matches
-
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
-            near = get_close_matches(args[0], VERBS, 1)
-            advice = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(VERBS)}."
-            raise click.UsageError(f"No verb {args[0]!r}. {advice}", ctx)
-        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=closing())

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import rich_click as click
 
+from onnxcomp.cli import names
+from onnxcomp.cli.choice import Choice
 from onnxcomp.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -31,20 +33,27 @@ def _stack(*options: Callable[[Function], Function]) -> Callable[[Function], Fun
     return decorate
 
 
-calibrating = _data(
+feeds = partial(_data, metavar="SPEC", shell_complete=names.completing(lambda: names.KINDS, paths=True))
+
+metric = _gate(
+    "--metric",
+    metavar="NAME",
+    shell_complete=names.completing(lambda: names.METRICS),
+    help="top1, top5, mse, psnr, spearman or py:FILE.py:FUNC; needs labels.",
+)
+
+calibrating = feeds(
     "--calibration",
-    metavar="SPEC",
     help="Feeds to learn from: data.npz, a folder of .npz files, images:DIR, py:reader.py:name, random:64.",
 )
 
 judging = _stack(
-    _data(
+    feeds(
         "--eval",
         "eval_",
-        metavar="SPEC",
         help="Feeds to judge by. Default: the last fifth of the calibration feeds, else random ones.",
     ),
-    _gate("--metric", metavar="NAME", help="top1, top5, mse, psnr, spearman or py:FILE.py:FUNC; needs labels."),
+    metric,
     _gate("--max-drop", type=float, metavar="X", help="Largest drop of the metric, in its own unit: 0.01 of top1."),
     _gate("--min-cosine", type=click.FloatRange(0, 1), metavar="X", help="Lowest mean cosine of each output."),
 )
@@ -52,14 +61,17 @@ judging = _stack(
 
 goal = change(
     "--goal",
-    type=click.Choice(["balanced", "latency", "size"]),
+    type=Choice(["balanced", "latency", "size"]),
     default="balanced",
     show_default=True,
     help="What may be traded: latency must be faster; size may be slower.",
 )
 
 recipe = change(
-    "--recipe", type=PATH, metavar="FILE.toml", help="Steps and gates. Default: simplify, then static INT8."
+    "--recipe",
+    metavar="NAME|FILE.toml",
+    shell_complete=names.completing(names.recipes, paths=True),
+    help="Steps and gates: a shipped recipe (see recipe show) or a file. Default: simplify, then what quantises best.",
 )
 
 selecting = _stack(
@@ -150,11 +162,10 @@ running = _stack(
         default="auto",
         show_default=True,
         metavar="NAME",
+        shell_complete=names.completing(names.targets),
         help="Machine that the result is for: auto, cpu-vnni, cpu-avx2, arm64, cuda, tensorrt, qnn.",
     ),
-    _machine(
-        "--ep", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where it is measured."
-    ),
+    _machine("--ep", type=Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where it is measured."),
     _machine(
         "--threads", type=click.IntRange(0), default=0, metavar="N", help="Of a session. Default: the physical cores."
     ),
@@ -172,6 +183,15 @@ running = _stack(
 )
 """Options about the machine and the model's inputs."""
 
+timing = _machine(
+    "--min-seconds",
+    type=click.FloatRange(0.1),
+    default=4.0,
+    show_default=True,
+    metavar="S",
+    help="Shortest measurement; longer where it is unstable.",
+)
+
 writing = _stack(
     _output("-o", "--output", type=PATH, metavar="PATH", help="Result. Default: MODEL with the suffix .opt.onnx."),
     _output("--force", is_flag=True, help="Overwrite an existing output."),
@@ -182,7 +202,7 @@ formatting = _stack(
     _output(
         "--format",
         "format_",
-        type=click.Choice(["table", "json", "markdown"]),
+        type=Choice(["table", "json", "markdown"]),
         default="table",
         show_default=True,
         help="What stdout holds.",

@@ -8,6 +8,7 @@ from typing import Any
 import rich_click as click
 
 from onnxcomp.cli import options
+from onnxcomp.cli.choice import Choice
 from onnxcomp.cli.help import examples
 from onnxcomp.cli.output import produce
 
@@ -29,7 +30,7 @@ OWN = (*BUDGETS, "importance", "scope", "refit", "round_to", "max_ratio")
 @options.budgets
 @options.change(
     "--importance",
-    type=click.Choice(["auto", "l1", "l2", "bn", "fpgm", "activation", "wanda", "obs"]),
+    type=Choice(["auto", "l1", "l2", "bn", "fpgm", "activation", "wanda", "obs"]),
     metavar="NAME",
     default="auto",
     show_default="obs with data, l1 without",
@@ -37,14 +38,14 @@ OWN = (*BUDGETS, "importance", "scope", "refit", "round_to", "max_ratio")
 )
 @options.change(
     "--scope",
-    type=click.Choice(["global", "uniform", "isomorphic"]),
+    type=Choice(["global", "uniform", "isomorphic"]),
     default="global",
     show_default=True,
     help="Who competes: all channels, those of one cell, those of cells of equal structure.",
 )
 @options.change(
     "--refit",
-    type=click.Choice(["auto", "least-squares", "none"]),
+    type=Choice(["auto", "least-squares", "none"]),
     default="auto",
     show_default="least-squares with data",
     help="What is done with the weights that stay.",

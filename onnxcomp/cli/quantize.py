@@ -8,6 +8,7 @@ from typing import Any
 import rich_click as click
 
 from onnxcomp.cli import options
+from onnxcomp.cli.choice import Choice
 from onnxcomp.cli.help import examples
 from onnxcomp.cli.output import produce
 
@@ -42,14 +43,14 @@ def _smooth(ctx: click.Context, param: click.Parameter, value: str | None) -> st
 @options.judging
 @options.change(
     "--mode",
-    type=click.Choice(["static", "dynamic", "weight-only", "fp16", "bf16", "auto"]),
+    type=Choice(["static", "dynamic", "weight-only", "fp16", "bf16", "auto"]),
     default="static",
     show_default=True,
     help="How; auto: whichever of those that fit measures best.",
 )
 @options.change(
     "--ranges",
-    type=click.Choice(["mse", "minmax", "percentile", "entropy"]),
+    type=Choice(["mse", "minmax", "percentile", "entropy"]),
     show_default="mse",
     help="static: how activation ranges are chosen.",
 )
@@ -62,16 +63,16 @@ def _smooth(ctx: click.Context, param: click.Parameter, value: str | None) -> st
 )
 @options.change(
     "--correct",
-    type=click.Choice(["auto", "none"]),
+    type=Choice(["auto", "none"]),
     show_default="none",
     help="static: auto: ranges by parts of the model, equalised channels and corrected biases, each kept where the "
     "error of the outputs falls. Takes about as long again as the rest.",
 )
-@options.change("--bits", type=click.Choice(["4", "8"]), show_default="4", help="weight-only: of a weight.")
+@options.change("--bits", type=Choice(["4", "8"]), show_default="4", help="weight-only: of a weight.")
 @options.change("--block", type=int, metavar="N", show_default="32", help="weight-only: weights that share a scale.")
 @options.change(
     "--method",
-    type=click.Choice(["auto", "rtn", "mse", "gptq"]),
+    type=Choice(["auto", "rtn", "mse", "gptq"]),
     show_default="auto",
     help="weight-only: how weights are rounded.",
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from onnxcomp.report.files import write_file
 
 if TYPE_CHECKING:
     from onnxcomp.driver.result import Result
+    from onnxcomp.report.comparison import ModelComparison
     from onnxcomp.report.structures import Benchmark, Report
 
 
@@ -65,18 +67,45 @@ def show_benchmark(result: Benchmark, values: Mapping[str, Any]) -> None:
         console(stderr=True, no_color=no_color).print(benchmark_line(result), soft_wrap=True)
 
 
-def check_reports(values: Mapping[str, Any]) -> None:
+def show_comparison(result: ModelComparison, values: Mapping[str, Any]) -> None:
+    """The table of `compare`, its report files, and in one line what came out."""
+    from onnxcomp.report.comparison_views import comparison_line, comparison_table
+
+    no_color, kind = values["no_color"], values["format_"]
+    for path in values["reports"]:
+        write_file(path, COMPARISON_SUFFIXES[path.suffix](result), "report")
+    if kind in COMPARISON_FORMATS:
+        write_stdout(COMPARISON_FORMATS[kind](result))
+    elif not values["quiet"]:
+        _print(comparison_table(result, verbose=bool(values["verbose"])), no_color)
+    if not values["quiet"]:
+        from onnxcomp.report.terminal import note_lines
+
+        err = console(stderr=True, no_color=no_color)
+        warnings = [n for n in result.notes if n.level == "warning"]
+        if warnings and (kind != "table" or not _one_place()):
+            err.print(note_lines(warnings))
+        err.print(comparison_line(result), soft_wrap=True)
+
+
+def check_reports(values: Mapping[str, Any], suffixes: Iterable[str] = ()) -> None:
     """Refuses report paths that could not be written, before any work is done.
+
+    Args:
+        suffixes: That the verb can write; by default those of a report.
 
     Raises:
         UsageError: The suffix names no format of reports.
         WriteError: It is a folder, or lies in none.
     """
     for path in values["reports"]:
-        if path.suffix not in SUFFIXES:
+        known = tuple(suffixes or SUFFIXES)
+        if path.suffix not in known:
+            near = get_close_matches(path.suffix, known, 1)
             raise UsageError(
                 f"--report {path}: no report is written as {path.suffix or 'a file without suffix'}",
-                hint=f"the suffix chooses the format: {', '.join(SUFFIXES)}",
+                hint="".join(f"did you mean {n}? " for n in near)
+                + f"the suffix chooses the format: {', '.join(known)}",
             )
         if path.is_dir():
             raise WriteError(f"--report {path} is a folder", hint="name a file in it")
@@ -131,7 +160,7 @@ def _discard_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _json(record: Report | Benchmark) -> str:
+def _json(record: Report | Benchmark | ModelComparison) -> str:
     from onnxcomp.report.text import harmless_json
 
     return harmless_json(record.model_dump_json(by_alias=True, indent=2)) + "\n"
@@ -149,5 +178,16 @@ def _html(report: Report) -> str:
     return render(report)
 
 
+def _comparison_markdown(result: ModelComparison) -> str:
+    from onnxcomp.report.comparison_views import comparison_markdown
+
+    return comparison_markdown(result)
+
+
 FORMATS: Mapping[str, Callable[[Report], str]] = {"json": _json, "markdown": _markdown}
 SUFFIXES: Mapping[str, Callable[[Report], str]] = {".html": _html, ".json": _json, ".md": _markdown}
+COMPARISON_FORMATS: Mapping[str, Callable[[ModelComparison], str]] = {
+    "json": _json,
+    "markdown": _comparison_markdown,
+}
+COMPARISON_SUFFIXES: Mapping[str, Callable[[ModelComparison], str]] = {".json": _json, ".md": _comparison_markdown}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import onnx_ir as ir
 from onnxcomp.driver.conclusion import FINAL_SECONDS, conclude, unproved
 from onnxcomp.driver.latency import measure
 from onnxcomp.driver.modes import MODES, best_of, candidates, check_options, pass_of_mode
-from onnxcomp.driver.options import Options
+from onnxcomp.driver.options import options_of
 from onnxcomp.driver.registry import checked
 from onnxcomp.driver.reporting import Measured, Subject, fill
 from onnxcomp.driver.result import Result
@@ -26,7 +24,7 @@ from onnxcomp.driver.workbench import Workbench, prepare
 from onnxcomp.errors import GateError, ModelError, UsageError
 from onnxcomp.evaluate.gates import Gates
 from onnxcomp.evaluate.proof import check_batches, check_structure
-from onnxcomp.model.load import LoadedModel, ModelSource, load
+from onnxcomp.model.load import ModelSource, load
 from onnxcomp.passes.factorize.config import FactorizeConfig
 from onnxcomp.passes.factorize.factorize import Factorize
 from onnxcomp.passes.prune.config import PruneConfig
@@ -36,7 +34,6 @@ from onnxcomp.passes.quantize.ranges import Method
 from onnxcomp.passes.simplify.simplify import Simplify
 from onnxcomp.recipe import load_recipe
 from onnxcomp.report.structures import Benchmark, Report, Verdict
-from onnxcomp.runtime.child import probe
 from onnxcomp.runtime.library import version as ort_version
 
 DEFAULT_MIN_COSINE = 0.99
@@ -61,7 +58,7 @@ def optimize(
     Raises:
         onnxcomp.errors.OnnxcompError: Its class carries the exit code of the command line.
     """
-    chosen = _options(calibration, eval, options)
+    chosen = options_of(calibration, eval, options)
     recipe = load_recipe(chosen.recipe)
     gates = Gates(
         min_cosine=chosen.min_cosine if chosen.min_cosine is not None else recipe.gates.min_cosine,
@@ -89,7 +86,7 @@ def simplify(
 
     Args and raises: as `optimize`; `plan` replays one, `dry_run` only makes one.
     """
-    return run_single(Simplify(), model, _options(calibration, eval, options), plan, dry_run=dry_run)
+    return run_single(Simplify(), model, options_of(calibration, eval, options), plan, dry_run=dry_run)
 
 
 def quantize(
@@ -128,7 +125,7 @@ def quantize(
 
     Other args and raises: as `optimize`.
     """
-    chosen = _options(calibration, eval, options)
+    chosen = options_of(calibration, eval, options)
     values = {"ranges": ranges, "smooth": smooth, "correct": correct, "bits": bits, "block": block, "method": method}
     values["sensitivity"] = None if sensitivity is None else os.fspath(sensitivity)
     given = {name: value for name, value in values.items() if value is not None}
@@ -195,7 +192,7 @@ def prune(
         "ratios": dict(ratios or {}),
     }
     config = checked(PruneConfig, values)
-    chosen = _options(calibration, eval, options)
+    chosen = options_of(calibration, eval, options)
     faster = latency is not None and plan is None
     return run_single(Prune(config), model, chosen, plan, dry_run=dry_run, must_be_faster=faster)
 
@@ -247,7 +244,7 @@ def factorize(
     }
     step = Factorize(checked(FactorizeConfig, values))
     faster = latency is not None and plan is None
-    chosen = _options(calibration, eval, options)
+    chosen = options_of(calibration, eval, options)
     return run_single(step, model, chosen, plan, dry_run=dry_run, must_be_faster=faster)
 
 
@@ -257,11 +254,11 @@ def verify(model: ModelSource, against: ModelSource, eval: object | None = None,
     Raises:
         ModelError: The two don't have the same inputs and outputs.
     """
-    chosen = _options(None, eval, options)
+    chosen = options_of(None, eval, options)
     gates = Gates(chosen.min_cosine, chosen.max_drop)
     bench = prepare(against, chosen, gates)
     bench.judge.gates = _default_gates(gates, bench)
-    other = _second(model, bench)
+    other = bench.second(model)
     complaint = check_structure(bench.loaded.model, other.model)
     if complaint is not None:
         raise ModelError(f"{other.name} can't be compared with {bench.loaded.name}: {complaint}")
@@ -299,10 +296,10 @@ def bench(
     Raises:
         UsageError: Models with other inputs or outputs.
     """
-    prepared = prepare(models[0], _options(None, calibration, options), Gates())
+    prepared = prepare(models[0], options_of(None, calibration, options), Gates())
     named: dict[str, ir.Model | bytes | Path] = {prepared.loaded.name: prepared.loaded.model}
     for source in models[1:]:
-        other = _second(source, prepared)
+        other = prepared.second(source)
         complaint = check_structure(prepared.loaded.model, other.model)
         if complaint is not None:
             raise UsageError(f"{other.name} can't be timed on the feeds of {prepared.loaded.name}: {complaint}")
@@ -321,26 +318,9 @@ def bench(
     )
 
 
-def _second(source: ModelSource, bench: Workbench) -> LoadedModel:
-    """Another model through the same door, tried in a child process like the first."""
-    loaded = load(source, ort_version=ort_version())
-    probe(loaded.model, config=bench.context.session)
-    return loaded
-
-
 def _default_gates(gates: Gates, bench: Workbench) -> Gates:
     """Without gates of the user's own: at most 0.01 of the metric lost where there are labels, else cosine 0.99."""
     if gates.min_cosine is not None or gates.max_drop is not None:
         return gates
     labelled = bench.judge.metric is not None
     return Gates(max_drop=DEFAULT_MAX_DROP) if labelled else Gates(min_cosine=DEFAULT_MIN_COSINE)
-
-
-def _options(calibration: object | None, eval: object | None, options: Mapping[str, Any]) -> Options:
-    """Options by keyword; an unknown one is an error that suggests the nearest."""
-    known = {f.name for f in fields(Options)}
-    for name in options:
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            raise UsageError(f"unknown option {name!r}", hint=f"did you mean {near[0]!r}?" if near else None)
-    return Options(calibration=calibration, eval=eval, **options)

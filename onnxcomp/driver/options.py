@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from onnxcomp.errors import UsageError
 from onnxcomp.passes.base import Progress, no_progress
 
 Goal = Literal["balanced", "latency", "size"]
@@ -29,7 +31,7 @@ class Options:
         goal: What `optimize` may trade.
         only: Globs of node names or operator types to touch; `exclude`: to leave alone.
         shape: Sizes of dynamic inputs, by input name or symbol; `fix_shape` makes them static in the result.
-        recipe: Path of a recipe; None: the default one.
+        recipe: Path of a recipe, or the name of a shipped one; None: the default one.
         prune: Share of the multiply-accumulates that `optimize` may leave by pruning channels, or "auto": the largest
             cut that passes the gates. None: channels stay.
         factorize: Share of the multiply-accumulates that `optimize` may leave by low-rank factorisation, or "auto": the
@@ -65,3 +67,13 @@ class Options:
     time_limit: float | None = None
     custom_ops: tuple[Path, ...] = ()
     progress: Progress = no_progress
+
+
+def options_of(calibration: object | None, eval: object | None, options: Mapping[str, Any]) -> Options:
+    """Options by keyword; an unknown one is an error that suggests the nearest."""
+    known = {f.name for f in fields(Options)}
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            raise UsageError(f"unknown option {name!r}", hint=f"did you mean {near[0]!r}?" if near else None)
+    return Options(calibration=calibration, eval=eval, **options)

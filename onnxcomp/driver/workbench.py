@@ -89,6 +89,12 @@ class Workbench:
         """Facts of the feeds to learn from; their digest reads every feed, so it is made once a job."""
         return data_facts(self.calibration)
 
+    def second(self, source: ModelSource) -> LoadedModel:
+        """Another model through the same door, tried in a child process like the first."""
+        loaded = load(source, ort_version=ort_version())
+        probe(loaded.model, config=self.context.session)
+        return loaded
+
     def warn(self, sentence: str) -> None:
         self.notes.append(Note(level="warning", sentence=sentence))
 

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
-from onnxcomp.report.structures import Benchmark, DataFacts, ModelFacts, Report, Skip, StepReport
+from onnxcomp.report.structures import Benchmark, DataFacts, Report, Skip, StepReport
 from onnxcomp.report.text import printable
 
 MAX_OPERATORS = 16
@@ -22,7 +22,7 @@ def summary_rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
         f"{after.parameters:,}",
         factor(before.parameters, after.parameters, "fewer"),
     )
-    yield "MACs", _macs(before), _macs(after), ""
+    yield "MACs", mega(before.macs), mega(after.macs), ""
     yield "nodes", f"{before.nodes:,}", f"{after.nodes:,}", ""
     if report.benchmark is not None:
         names = list(report.benchmark.latency)
@@ -47,9 +47,9 @@ def data_lines(report: Report) -> Iterator[str]:
         yield f"latency {measured_on(report.benchmark)}"
     if report.evaluation is not None:
         labels = "with labels" if report.evaluation.labels else "no labels"
-        yield f"judged on {_feeds(report.evaluation)}, {labels}"
+        yield f"judged on {feeds_line(report.evaluation)}, {labels}"
     if report.calibration is not None:
-        yield f"learned from {_feeds(report.calibration)}"
+        yield f"learned from {feeds_line(report.calibration)}"
     elsewhere = "" if report.target_is_host else ", for which figures from this machine are UNVERIFIED"
     yield f"target {report.target}{elsewhere}; {printable(report.host, 120)}; {report.duration_s:.0f} s"
 
@@ -127,11 +127,13 @@ def factor(before: float, after: float, word: str) -> str:
     return f"{after / before:.2f} × {'larger' if word == 'smaller' else 'more'}"
 
 
-def _macs(facts: ModelFacts) -> str:
-    return "unknown" if facts.macs is None else f"{facts.macs / 1e6:,.1f} M"
+def mega(macs: int | None) -> str:
+    """MACs in millions."""
+    return "unknown" if macs is None else f"{macs / 1e6:,.1f} M"
 
 
-def _feeds(data: DataFacts) -> str:
+def feeds_line(data: DataFacts) -> str:
+    """`100 real feeds (test.npz)`; random ones in capitals."""
     kind = "RANDOM" if data.kind == "random" else "real"
     return f"{data.samples:,} {kind} feed{'' if data.samples == 1 else 's'} ({printable(data.name, 60)})"
 

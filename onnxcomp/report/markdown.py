@@ -84,7 +84,7 @@ BENCHMARK = """\
 
 def markdown(report: Report) -> str:
     """GitHub-flavoured Markdown. Names from the model can't break out of their cell, nor format, nor link."""
-    text = _render(
+    text = rendered(
         REPORT,
         r=report,
         notes=lambda r, level: [note for note in r.notes if note.level == level],
@@ -122,10 +122,11 @@ def _digests(report: Report) -> Iterator[tuple[str, str]]:
 
 def benchmark_markdown(result: Benchmark) -> str:
     """The table of `bench`."""
-    return _render(BENCHMARK, b=result, where=measured_on(result))
+    return rendered(BENCHMARK, b=result, where=measured_on(result))
 
 
-def _render(template: str, **values: object) -> str:
+def rendered(template: str, **values: object) -> str:
+    """A template with its values; what comes from a model goes through the filter `cell` or the function `p`."""
     # autoescape turns < > & into entities, which Markdown shows as they were meant.
     environment = Environment(undefined=StrictUndefined, autoescape=True, keep_trailing_newline=True)
     environment.filters["cell"] = _cell

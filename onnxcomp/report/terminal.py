@@ -42,13 +42,13 @@ def render(report: Report, *, verbose: bool = False) -> RenderableType:
     parts: list[RenderableType] = [_summary(report)]
     parts += [Text(line, "dim") for line in data_lines(report)]
     if report.fidelity:
-        parts.append(_fidelity(report.fidelity))
+        parts.append(fidelity_table(report.fidelity))
     for gate in report.gates:
         mark, style = ("✓", "green") if gate.passed else ("✗", "bold red")
         parts.append(Text(f"{mark} {printable(gate.name)} is {gate.value:.4f}, wanted {printable(gate.wanted)}", style))
     operators = changed_operators(report)
     if operators:
-        parts.append(_table(("operator", "before", "after"), operators))
+        parts.append(plain_table(("operator", "before", "after"), operators))
     for step in report.steps:
         parts += [Text(), _step(step, verbose)]
     if report.notes:
@@ -83,7 +83,7 @@ def benchmark_table(result: Benchmark) -> RenderableType:
             speed = f"{result.speedup[name]:.2f} ({low:.2f}–{high:.2f})"
         figures = (latency.p10, latency.median, latency.p90, latency.p99)
         rows.append((printable(name, 60), *(f"{v:.3f}" for v in figures), speed))
-    table = _table(("model", "p10", "median", "p90", "p99", "speed-up"), rows)
+    table = plain_table(("model", "p10", "median", "p90", "p99", "speed-up"), rows)
     rounds = min(latency.rounds for latency in result.latency.values())
     return Group(table, Text(f"milliseconds of {rounds:,} rounds, {measured_on(result)}", "dim"))
 
@@ -99,10 +99,10 @@ def benchmark_line(result: Benchmark) -> Text:
 
 def _summary(report: Report) -> Table:
     names = ("reference", "model") if report.command == "verify" else ("before", "after")
-    return _table(("", *names, ""), summary_rows(report))
+    return plain_table(("", *names, ""), summary_rows(report))
 
 
-def _fidelity(fidelity: Sequence[OutputFidelity]) -> RenderableType:
+def fidelity_table(fidelity: Sequence[OutputFidelity]) -> RenderableType:
     rows = [
         (
             printable(f.output, 32),
@@ -113,7 +113,7 @@ def _fidelity(fidelity: Sequence[OutputFidelity]) -> RenderableType:
         )
         for f in sorted(fidelity, key=lambda f: f.cosine)[:MAX_OUTPUTS]
     ]
-    table = _table(("output", "cosine", "SQNR", "max |Δ|", "arg-max agrees"), rows)
+    table = plain_table(("output", "cosine", "SQNR", "max |Δ|", "arg-max agrees"), rows)
     if len(fidelity) <= MAX_OUTPUTS:
         return table
     return Group(
@@ -135,12 +135,12 @@ def _step(step: StepReport, verbose: bool) -> RenderableType:
         lines.append(Text(f"conversions between float and INT8: {step.audit.conversions}"))
     rows = channel_rows(step, None if verbose else MAX_CELLS)
     if rows:
-        lines.append(_table(("cell", "channels", "kept", ""), rows))
+        lines.append(plain_table(("cell", "channels", "kept", ""), rows))
         left = cells_left(step, len(rows))
         lines += [Text(left, "dim")] if left else []
     factors = layer_rows(step, None if verbose else MAX_CELLS)
     if factors:
-        lines.append(_table(("layer", "size", "rank", "even", "energy"), factors))
+        lines.append(plain_table(("layer", "size", "rank", "even", "energy"), factors))
         left = layers_left(step, len(factors))
         lines += [Text(left, "dim")] if left else []
     lines += [Text(line, "dim") for line in skip_lines(step, None if verbose else MAX_REASONS)]
@@ -148,7 +148,7 @@ def _step(step: StepReport, verbose: bool) -> RenderableType:
     return Group(head, *(Padding(line, (0, 0, 0, 2), expand=False) for line in lines))
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+def plain_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """Names to the left, figures to the right; what is too long for its column goes on in the next line."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(header):

@@ -1,0 +1,171 @@
+"""The job behind `compare`: two models side by side on the same feeds."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxcomp import __version__
+from onnxcomp.driver.conclusion import FINAL_SECONDS
+from onnxcomp.driver.facts import host_line, versions
+from onnxcomp.driver.latency import measure
+from onnxcomp.driver.options import options_of
+from onnxcomp.driver.reporting import Subject
+from onnxcomp.driver.workbench import Workbench, data_facts, prepare
+from onnxcomp.errors import ModelError, OnnxcompError, UsageError
+from onnxcomp.evaluate.gates import Gates
+from onnxcomp.evaluate.layers import compare_layers
+from onnxcomp.evaluate.proof import check_structure
+from onnxcomp.model.load import ModelSource
+from onnxcomp.model.normalize import normalize
+from onnxcomp.model.operators import by_operator
+from onnxcomp.report.comparison import (
+    KernelPair,
+    LayerDifference,
+    LayerPairs,
+    ModelComparison,
+    NodeTime,
+    OperatorPair,
+    ProfilePair,
+)
+from onnxcomp.report.structures import Note
+from onnxcomp.runtime.call_shapes import shapes_of_call
+from onnxcomp.runtime.profile import Profile, profile
+
+LAYER_FEEDS = 4
+"""Feeds on which the values inside are compared."""
+
+
+def compare(
+    a: ModelSource,
+    b: ModelSource,
+    calibration: object | None = None,
+    eval: object | None = None,
+    *,
+    min_seconds: float = FINAL_SECONDS,
+    **options: Any,
+) -> ModelComparison:
+    """Two models with the same inputs and outputs side by side: what they hold, answer, and take.
+
+    Args:
+        a, b: Path, bytes, `onnx.ModelProto` or `onnx_ir.Model`; B is held against A.
+        calibration, eval: The feeds, under either name: all of them are used. Default: random.
+        min_seconds: Of the first measurement of latency.
+        **options: The fields of `onnxcomp.driver.options.Options` that make no result.
+
+    Raises:
+        ModelError: The two don't have the same inputs and outputs.
+        UsageError: Feeds under both names.
+    """
+    if calibration is not None and eval is not None:
+        raise UsageError("nothing is learned here, so --calibration and --eval mean the same", hint="give one of them")
+    bench = prepare(a, options_of(None, calibration if eval is None else eval, options), Gates())
+    other = bench.second(b)
+    complaint = check_structure(bench.loaded.model, other.model)
+    if complaint is not None:
+        raise ModelError(f"{other.name} can't be compared with {bench.loaded.name}: {complaint}")
+    canonical = normalize(other.model).model
+    judgement = bench.judge.judge(other.model)
+    first, second = bench.loaded.name, other.name + "'" * (other.name == bench.loaded.name)
+    timing = measure(
+        {first: bench.loaded.model, second: other.model},
+        bench.feed,
+        bench.context.session,
+        bench.clock,
+        min_seconds=min_seconds,
+        attempts=3,
+    )
+    profiles = _profiled(bench, other.model)
+    simplified = bench.rewritten(canonical)
+    layers = _layers(bench, simplified)
+    evaluation = data_facts(bench.evaluation)
+    assert evaluation is not None
+    shapes = bench.context.shapes
+    return ModelComparison(
+        version=__version__,
+        target=bench.target.name,
+        host=host_line(),
+        seed=bench.options.seed,
+        versions=versions(),
+        names=(first, second),
+        a=Subject.of(bench.loaded).facts(shapes, counted_as=bench.simplified),
+        b=Subject.of(other).facts(shapes, counted_as=simplified),
+        operators=_operators(bench, canonical),
+        evaluation=evaluation,
+        fidelity=judgement.fidelity,
+        metric=judgement.metric,
+        benchmark=timing,
+        profile=profiles,
+        layers=layers,
+        notes=tuple(dict.fromkeys(bench.notes)),
+        duration_s=round(bench.clock.elapsed(), 3),
+    )
+
+
+def _operators(bench: Workbench, other: ir.Model) -> tuple[OperatorPair, ...]:
+    """Types of operators of both, those with most weights and MACs first."""
+    feed, config = bench.feed, bench.context.session
+    a, b = (by_operator(model, shapes_of_call(model, feed, config)) for model in (bench.canonical, other))
+    pairs = []
+    for name in {**a, **b}:
+        costs = [side.get(name) for side in (a, b)]
+        pairs.append(
+            OperatorPair(
+                operator=name,
+                nodes=(costs[0].nodes if costs[0] else 0, costs[1].nodes if costs[1] else 0),
+                macs=(costs[0].macs if costs[0] else 0, costs[1].macs if costs[1] else 0),
+                bytes=(costs[0].bytes if costs[0] else 0, costs[1].bytes if costs[1] else 0),
+            )
+        )
+    return tuple(sorted(pairs, key=lambda p: (-max(m or 0 for m in p.macs), -max(p.bytes), -max(p.nodes), p.operator)))
+
+
+def _profiled(bench: Workbench, other: ir.Model) -> ProfilePair:
+    found: list[Profile] = []
+    for model in (bench.loaded.model, other):
+        bench.clock.report("profiling operators", len(found), 2)
+        found.append(profile(model, bench.feed, bench.context.session))
+    a, b = found
+    times, counts = [p.by_operator() for p in found], [p.kernels() for p in found]
+    kernels = [
+        KernelPair(
+            operator=name,
+            nodes=(counts[0].get(name, 0), counts[1].get(name, 0)),
+            ms=(times[0].get(name, 0.0), times[1].get(name, 0.0)),
+        )
+        for name in {**times[0], **times[1]}
+    ]
+    return ProfilePair(
+        runs=(a.runs, b.runs),
+        total_ms=(a.total_ms, b.total_ms),
+        kernels=tuple(sorted(kernels, key=lambda k: (-max(k.ms), k.operator))),
+        nodes_a=_nodes(a),
+        nodes_b=_nodes(b),
+    )
+
+
+def _nodes(found: Profile) -> tuple[NodeTime, ...]:
+    slowest = sorted(found.nodes, key=lambda node: -node.ms)
+    return tuple(NodeTime(name=n.name, op_type=n.op_type, ms=n.ms) for n in slowest)
+
+
+def _layers(bench: Workbench, other: ir.Model) -> LayerPairs | None:
+    """Of both models simplified: in one of them batch norms may be folded, and the output of a convolution then is what
+    the batch norm gave in the other."""
+    feeds = list(islice(bench.evaluation, LAYER_FEEDS))
+    bench.clock.report("comparing values inside", 0, None)
+    try:
+        found = compare_layers(bench.simplified, other, feeds, bench.context.session)
+    except OnnxcompError as error:  # such as a kernel that exists only as part of a fusion
+        sentence = f"values inside were not compared: {error.message}"
+        bench.notes.append(Note(level="info", sentence=sentence))
+        return None
+    return LayerPairs(
+        feeds=len(feeds),
+        values=found.values,
+        matched=found.matched,
+        layers=tuple(LayerDifference(name=x.name, op_type=x.op_type, error=x.error) for x in found.errors),
+        reshaped=found.reshaped,
+    )
