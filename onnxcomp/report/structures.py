@@ -160,6 +160,50 @@ class FusionAudit(Record):
     order: tuple[Stretch, ...] = ()
 
 
+class KernelPair(Record):
+    """Kernels of one type in the graphs that ONNX Runtime made of A and B: how many, and milliseconds of one call."""
+
+    operator: str
+    nodes: tuple[int, int]
+    ms: tuple[float, float]
+
+
+class NodeTime(Record):
+    """A kernel with its node, and milliseconds of one call."""
+
+    name: str
+    op_type: str
+    ms: float
+
+
+class ProfilePair(Record):
+    """Where the time goes, by ONNX Runtime's profiler, which itself takes time: shares, not latencies."""
+
+    runs: tuple[int, int]
+    total_ms: tuple[float, float]
+    kernels: tuple[KernelPair, ...]
+    nodes_a: tuple[NodeTime, ...] = Field(description="The slowest first")
+    nodes_b: tuple[NodeTime, ...] = Field(description="The slowest first")
+
+
+class LayerDifference(Record):
+    """A value that both models compute under one name; `error`: Σ‖a − b‖² / Σ‖a‖² over the feeds."""
+
+    name: str
+    op_type: str
+    error: Number
+
+
+class LayerPairs(Record):
+    """What was compared inside; `values`: of A, `matched`: those that B has by name, `reshaped`: with another shape."""
+
+    feeds: int
+    values: int
+    matched: int
+    layers: tuple[LayerDifference, ...] = Field(description="The worst first")
+    reshaped: tuple[str, ...] = ()
+
+
 class StepStatus(StrEnum):
     KEPT = "kept"
     UNDONE = "undone"
@@ -255,6 +299,8 @@ class Report(Record):
     metric: MetricResult | None = None
     gates: tuple[GateResult, ...] = ()
     benchmark: Benchmark | None = None
+    profile: ProfilePair | None = Field(default=None, description="A: the original, B: the result")
+    inside: LayerPairs | None = Field(default=None, description="A: the original, B: the result")
     notes: tuple[Note, ...] = ()
     duration_s: float = 0.0
 

@@ -21,9 +21,14 @@ from onnxcomp.report.structures import (
     Channels,
     FusionAudit,
     GateResult,
+    KernelPair,
     Layer,
+    LayerDifference,
+    LayerPairs,
+    NodeTime,
     Note,
     OutputFidelity,
+    ProfilePair,
     Report,
     Skip,
     StepReport,
@@ -107,7 +112,15 @@ def everything(**changes: Any) -> Report:
             name="factorize", status=StepStatus.UNDONE, why="slower", layers=(layer("fc1", 8), layer("fc2", None))
         ),
     )
-    return first.model_copy(update={"steps": steps, **changes})
+    profile = ProfilePair(
+        runs=(50, 50),
+        total_ms=(0.9, 0.5),
+        kernels=(KernelPair(operator="FusedConv", nodes=(10, 2), ms=(0.8, 0.2)),),
+        nodes_b=(NodeTime(name="slow", op_type="FusedConv", ms=0.123),),
+    )
+    values = (LayerDifference(name="far", op_type="Relu", error=0.25), LayerDifference(name="n", op_type="x", error=0))
+    inside = LayerPairs(feeds=4, values=9, matched=3, layers=values, reshaped=("cut",))
+    return first.model_copy(update={"steps": steps, "profile": profile, "inside": inside, **changes})
 
 
 def test_the_page_is_well_formed_and_everything_in_it_is_named() -> None:
@@ -143,6 +156,12 @@ def test_all_that_a_report_holds_is_on_the_page() -> None:
         "Gemm in float 1",
         "cell11 53 64 approximate",
         "fc1 Gemm 64 × 32 8 21 90.00 %",
+        "FusedConv × 10 → 2 0.800 0.200",
+        "slow FusedConv 0.123",
+        "far Relu 0.25",
+        "on 4 feeds. 3 of the 9 values",
+        "some have another shape there",
+        "A value that a pass rescaled differs without harm",
         "2 attempts",
         "not kept cosine of y is 0.9, wanted ≥ 0.99",
         "unsupported-form 2 2 Add The attributes or shapes",
@@ -162,7 +181,17 @@ def test_all_that_a_report_holds_is_on_the_page() -> None:
 def test_parts_without_data_vanish() -> None:
     bare = report(fidelity=(), metric=None, benchmark=None, gates=(), steps=(), notes=(), calibration=None)
     text = Page(render(bare)).text
-    for absent in ("Latency", "Cosine", "warning", "What was done", "left alone", "Learned from", "Notes"):
+    for absent in (
+        "Latency",
+        "Cosine",
+        "warning",
+        "What was done",
+        "Where the time goes",
+        "values part",
+        "left alone",
+        "Learned from",
+        "Notes",
+    ):
         assert absent not in text, absent
     kept = report(verdict=Verdict.NOTHING_GAINED, result=facts(), benchmark=None, result_path=None)
     text = Page(render(kept)).text

@@ -12,12 +12,29 @@ from markupsafe import Markup
 from onnxcomp.report.figures import factor, size
 from onnxcomp.report.html.pictures import bar
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
-from onnxcomp.report.structures import Benchmark, Channels, GateResult, Layer, OutputFidelity, Report, Skip, StepReport
+from onnxcomp.report.structures import (
+    Benchmark,
+    Channels,
+    GateResult,
+    KernelPair,
+    Layer,
+    OutputFidelity,
+    Report,
+    Skip,
+    StepReport,
+)
 
 MAX_SKIPS = 3000
 MAX_OUTPUTS = 60
 MAX_ROWS = 200
 """Of tables of layers and of sentences."""
+
+MAX_KERNELS, MAX_VALUES = 16, 12
+"""Of tables of what is slow or far apart: what comes behind is neither."""
+
+
+RESCALED = 0.1
+"""Relative error from which on a value may well mean something else: equalised channels, smoothed activations."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +192,12 @@ def operators(report: Report) -> list[tuple[str, int, int]]:
     return sorted(rows, key=lambda row: (-abs(row[1] - row[2]), row[0]))[:MAX_ROWS]
 
 
+def counts(kernel: KernelPair) -> str:
+    """How many nodes are such kernels: × 10, or × 10 → 12 where it changed."""
+    first, last = kernel.nodes
+    return f"× {last}" if first == last else f"× {first} → {last}"
+
+
 def capped(shown: int, found: int, what: str) -> str:
     """The sentence that says that a table does not show everything; empty if it does.
 
@@ -184,6 +207,6 @@ def capped(shown: int, found: int, what: str) -> str:
     return "" if shown >= found else f"{shown:,} of {found:,} {what} are shown; the JSON report has all of them."
 
 
-def heaviest(counts: Sequence[int]) -> int:
+def heaviest(counts: Sequence[float]) -> float:
     """The end of the scale of a column of bars."""
-    return max(counts, default=1) or 1
+    return max(counts, default=1.0) or 1.0
