@@ -222,7 +222,12 @@ formatting = _stack(
 
 reporting = _stack(
     _output(
-        "--report", "reports", multiple=True, type=PATH, metavar="PATH", help="Write the report as .json or .md too."
+        "--report",
+        "reports",
+        multiple=True,
+        type=PATH,
+        metavar="PATH",
+        help="Write the report too: .html (a page to read offline), .json or .md.",
     ),
     formatting,
 )

@@ -105,7 +105,7 @@ def check_reports(values: Mapping[str, Any], suffixes: Iterable[str] = ()) -> No
             raise UsageError(
                 f"--report {path}: no report is written as {path.suffix or 'a file without suffix'}",
                 hint="".join(f"did you mean {n}? " for n in near)
-                + f"the suffix chooses the format: {' or '.join(known)}",
+                + f"the suffix chooses the format: {', '.join(known)}",
             )
         if path.is_dir():
             raise WriteError(f"--report {path} is a folder", hint="name a file in it")
@@ -176,6 +176,12 @@ def _markdown(report: Report) -> str:
     return markdown(report)
 
 
+def _html(report: Report) -> str:
+    from onnxcomp.report.html import render
+
+    return render(report)
+
+
 def _comparison_markdown(result: ModelComparison) -> str:
     from onnxcomp.report.comparison_views import comparison_markdown
 
@@ -183,7 +189,7 @@ def _comparison_markdown(result: ModelComparison) -> str:
 
 
 FORMATS: Mapping[str, Callable[[Report], str]] = {"json": _json, "markdown": _markdown}
-SUFFIXES: Mapping[str, Callable[[Report], str]] = {".json": _json, ".md": _markdown}
+SUFFIXES: Mapping[str, Callable[[Report], str]] = {".html": _html, ".json": _json, ".md": _markdown}
 COMPARISON_FORMATS: Mapping[str, Callable[[ModelComparison], str]] = {
     "json": _json,
     "markdown": _comparison_markdown,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Any
 
 import onnx_ir as ir
@@ -10,32 +9,22 @@ import onnx_ir as ir
 from onnxcomp import __version__
 from onnxcomp.driver.conclusion import FINAL_SECONDS
 from onnxcomp.driver.facts import host_line, versions
+from onnxcomp.driver.inside import profiled, values_apart
 from onnxcomp.driver.latency import measure
 from onnxcomp.driver.options import options_of
 from onnxcomp.driver.reporting import Subject
 from onnxcomp.driver.workbench import Workbench, data_facts, prepare
-from onnxcomp.errors import ModelError, OnnxcompError, UsageError
+from onnxcomp.errors import ModelError, UsageError
 from onnxcomp.evaluate.gates import Gates
-from onnxcomp.evaluate.layers import compare_layers
 from onnxcomp.evaluate.proof import check_structure
 from onnxcomp.model.load import ModelSource
 from onnxcomp.model.normalize import normalize
 from onnxcomp.model.operators import by_operator
 from onnxcomp.report.comparison import (
-    KernelPair,
-    LayerDifference,
-    LayerPairs,
     ModelComparison,
-    NodeTime,
     OperatorPair,
-    ProfilePair,
 )
-from onnxcomp.report.structures import Note
 from onnxcomp.runtime.call_shapes import shapes_of_call
-from onnxcomp.runtime.profile import Profile, profile
-
-LAYER_FEEDS = 4
-"""Feeds on which the values inside are compared."""
 
 
 def compare(
@@ -77,9 +66,9 @@ def compare(
         min_seconds=min_seconds,
         attempts=3,
     )
-    profiles = _profiled(bench, other.model)
+    profiles = profiled(bench, other.model)
     simplified = bench.rewritten(canonical)
-    layers = _layers(bench, simplified)
+    layers = values_apart(bench, simplified)
     evaluation = data_facts(bench.evaluation)
     assert evaluation is not None
     shapes = bench.context.shapes
@@ -120,52 +109,3 @@ def _operators(bench: Workbench, other: ir.Model) -> tuple[OperatorPair, ...]:
             )
         )
     return tuple(sorted(pairs, key=lambda p: (-max(m or 0 for m in p.macs), -max(p.bytes), -max(p.nodes), p.operator)))
-
-
-def _profiled(bench: Workbench, other: ir.Model) -> ProfilePair:
-    found: list[Profile] = []
-    for model in (bench.loaded.model, other):
-        bench.clock.report("profiling operators", len(found), 2)
-        found.append(profile(model, bench.feed, bench.context.session))
-    a, b = found
-    times, counts = [p.by_operator() for p in found], [p.kernels() for p in found]
-    kernels = [
-        KernelPair(
-            operator=name,
-            nodes=(counts[0].get(name, 0), counts[1].get(name, 0)),
-            ms=(times[0].get(name, 0.0), times[1].get(name, 0.0)),
-        )
-        for name in {**times[0], **times[1]}
-    ]
-    return ProfilePair(
-        runs=(a.runs, b.runs),
-        total_ms=(a.total_ms, b.total_ms),
-        kernels=tuple(sorted(kernels, key=lambda k: (-max(k.ms), k.operator))),
-        nodes_a=_nodes(a),
-        nodes_b=_nodes(b),
-    )
-
-
-def _nodes(found: Profile) -> tuple[NodeTime, ...]:
-    slowest = sorted(found.nodes, key=lambda node: -node.ms)
-    return tuple(NodeTime(name=n.name, op_type=n.op_type, ms=n.ms) for n in slowest)
-
-
-def _layers(bench: Workbench, other: ir.Model) -> LayerPairs | None:
-    """Of both models simplified: in one of them batch norms may be folded, and the output of a convolution then is what
-    the batch norm gave in the other."""
-    feeds = list(islice(bench.evaluation, LAYER_FEEDS))
-    bench.clock.report("comparing values inside", 0, None)
-    try:
-        found = compare_layers(bench.simplified, other, feeds, bench.context.session)
-    except OnnxcompError as error:  # such as a kernel that exists only as part of a fusion
-        sentence = f"values inside were not compared: {error.message}"
-        bench.notes.append(Note(level="info", sentence=sentence))
-        return None
-    return LayerPairs(
-        feeds=len(feeds),
-        values=found.values,
-        matched=found.matched,
-        layers=tuple(LayerDifference(name=x.name, op_type=x.op_type, error=x.error) for x in found.errors),
-        reshaped=found.reshaped,
-    )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from onnxcomp import __version__
 from onnxcomp.driver.facts import host_line, versions, with_provenance
+from onnxcomp.driver.inside import look_inside
 from onnxcomp.driver.latency import versus
 from onnxcomp.driver.options import Options
 from onnxcomp.driver.reporting import Measured, Subject, fill, gain
@@ -45,7 +46,7 @@ def conclude(
             if timing.verdict == "UNSTABLE":
                 bench.warn(f"latency not proven: {timing.reason}")
             sentence = gain(bench, result, timing)
-            measured = Measured(judgement, timing)
+            measured = Measured(judgement, timing, *look_inside(bench, result.model))
             report = fill(command, bench, Verdict.PASSED, sentence, result, steps=steps, measured=measured)
             return Result(result.model, report, done[-1].plan, bench.loaded.path)
         if failed:

@@ -15,7 +15,7 @@ from onnxcomp.evaluate.judge import Judgement
 from onnxcomp.model.load import LoadedModel
 from onnxcomp.model.save import INLINE_LIMIT, serialize, weight_bytes
 from onnxcomp.report.figures import size
-from onnxcomp.report.structures import Benchmark, ModelFacts, Report, StepReport, Verdict
+from onnxcomp.report.structures import Benchmark, LayerPairs, ModelFacts, ProfilePair, Report, StepReport, Verdict
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class Measured:
 
     judgement: Judgement | None = None
     timing: Benchmark | None = None
+    profile: ProfilePair | None = None
+    inside: LayerPairs | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ def fill(
         metric=judgement.metric if judgement else None,
         gates=judgement.gates if judgement else (),
         benchmark=measured.timing,
+        profile=measured.profile,
+        inside=measured.inside,
         notes=tuple(dict.fromkeys(bench.notes)),
         duration_s=round(bench.clock.elapsed(), 3),
     )

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnxcomp.driver.conclusion import FINAL_SECONDS, handed_back
 from onnxcomp.driver.evidence import fidelity_evidence
 from onnxcomp.driver.facts import with_provenance
+from onnxcomp.driver.inside import look_inside
 from onnxcomp.driver.latency import versus
 from onnxcomp.driver.options import Options
 from onnxcomp.driver.plans import check_origin, load_plan
@@ -130,9 +131,8 @@ def run_single(
     named = with_provenance(candidate, bench.loaded.sha256, recipe, [step.name], bench.calibration_facts)
     result = Subject.in_memory(named)
     sentence = gain(bench, result, timing)
-    filled = fill(
-        step.name, bench, Verdict.DONE, sentence, result, steps=[report], measured=Measured(judgement, timing)
-    )
+    measured = Measured(judgement, timing, *look_inside(bench, named))
+    filled = fill(step.name, bench, Verdict.DONE, sentence, result, steps=[report], measured=measured)
     return Result(named, filled, current, bench.loaded.path)
 
 

@@ -7,11 +7,12 @@ from pydantic import ConfigDict, Field
 from onnxcomp.report.structures import (
     Benchmark,
     DataFacts,
+    LayerPairs,
     MetricResult,
     ModelFacts,
     Note,
-    Number,
     OutputFidelity,
+    ProfilePair,
     Record,
 )
 
@@ -28,50 +29,6 @@ class OperatorPair(Record):
     nodes: tuple[int, int]
     macs: tuple[int | None, int | None]
     bytes: tuple[int, int]
-
-
-class KernelPair(Record):
-    """Kernels of one type in the graphs that ONNX Runtime made of A and B: how many, and milliseconds of one call."""
-
-    operator: str
-    nodes: tuple[int, int]
-    ms: tuple[float, float]
-
-
-class NodeTime(Record):
-    """A kernel with its node, and milliseconds of one call."""
-
-    name: str
-    op_type: str
-    ms: float
-
-
-class ProfilePair(Record):
-    """Where the time goes, by ONNX Runtime's profiler, which itself takes time: shares, not latencies."""
-
-    runs: tuple[int, int]
-    total_ms: tuple[float, float]
-    kernels: tuple[KernelPair, ...]
-    nodes_a: tuple[NodeTime, ...] = Field(description="The slowest first")
-    nodes_b: tuple[NodeTime, ...] = Field(description="The slowest first")
-
-
-class LayerDifference(Record):
-    """A value that both models compute under one name; `error`: Σ‖a − b‖² / Σ‖a‖² over the feeds."""
-
-    name: str
-    op_type: str
-    error: Number
-
-
-class LayerPairs(Record):
-    """What was compared inside; `values`: of A, `matched`: those that B has by name, `reshaped`: with another shape."""
-
-    feeds: int
-    values: int
-    matched: int
-    layers: tuple[LayerDifference, ...] = Field(description="The worst first")
-    reshaped: tuple[str, ...] = ()
 
 
 class ModelComparison(Record):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import inf, log10
 
-from onnxcomp.report.comparison import LayerPairs, ModelComparison
+from onnxcomp.report.comparison import ModelComparison
 from onnxcomp.report.figures import factor, feeds_line, mega, size
+from onnxcomp.report.structures import LayerPairs
 from onnxcomp.report.text import printable
 
 MAX_ROWS = 12

@@ -133,13 +133,75 @@ class Benchmark(Record):
     reason: str = ""
 
 
+class Stretch(Record):
+    """Nodes that follow each other in the order of the graph and run alike: in integers, or in floats.
+
+    `nodes`: how many, of those that the pass decided on; `macs`: their multiply-accumulates, 0 everywhere if some are
+    unknown; `first`, `last`: names.
+    """
+
+    integer: bool
+    nodes: int
+    macs: int
+    first: str
+    last: str
+
+
 class FusionAudit(Record):
-    """What ONNX Runtime really runs: operators of the optimised graph, and the heavy nodes that stayed float."""
+    """What ONNX Runtime really runs: operators of the optimised graph, and the heavy nodes that stayed float.
+
+    `order`: the graph from inputs to outputs, where the pass decides node by node.
+    """
 
     integer_kernels: dict[str, int]
     float_heavy: dict[str, int]
     conversions: int = Field(description="QuantizeLinear and DequantizeLinear nodes left in the optimised graph")
     stayed_float: tuple[Skip, ...] = ()
+    order: tuple[Stretch, ...] = ()
+
+
+class KernelPair(Record):
+    """Kernels of one type in the graphs that ONNX Runtime made of A and B: how many, and milliseconds of one call."""
+
+    operator: str
+    nodes: tuple[int, int]
+    ms: tuple[float, float]
+
+
+class NodeTime(Record):
+    """A kernel with its node, and milliseconds of one call."""
+
+    name: str
+    op_type: str
+    ms: float
+
+
+class ProfilePair(Record):
+    """Where the time goes, by ONNX Runtime's profiler, which itself takes time: shares, not latencies."""
+
+    runs: tuple[int, int]
+    total_ms: tuple[float, float]
+    kernels: tuple[KernelPair, ...]
+    nodes_a: tuple[NodeTime, ...] = Field(description="The slowest first")
+    nodes_b: tuple[NodeTime, ...] = Field(description="The slowest first")
+
+
+class LayerDifference(Record):
+    """A value that both models compute under one name; `error`: Σ‖a − b‖² / Σ‖a‖² over the feeds."""
+
+    name: str
+    op_type: str
+    error: Number
+
+
+class LayerPairs(Record):
+    """What was compared inside; `values`: of A, `matched`: those that B has by name, `reshaped`: with another shape."""
+
+    feeds: int
+    values: int
+    matched: int
+    layers: tuple[LayerDifference, ...] = Field(description="The worst first")
+    reshaped: tuple[str, ...] = ()
 
 
 class StepStatus(StrEnum):
@@ -237,6 +299,8 @@ class Report(Record):
     metric: MetricResult | None = None
     gates: tuple[GateResult, ...] = ()
     benchmark: Benchmark | None = None
+    profile: ProfilePair | None = Field(default=None, description="A: the original, B: the result")
+    inside: LayerPairs | None = Field(default=None, description="A: the original, B: the result")
     notes: tuple[Note, ...] = ()
     duration_s: float = 0.0
 

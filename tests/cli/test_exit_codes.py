@@ -69,7 +69,7 @@ def test_1_a_gate_that_no_int8_model_meets_leaves_no_file(onnxcomp: Command, mod
         (["optimize", "M", "--fix-shape"], ["--fix-shape needs the shapes", "--shape"]),
         (["optimize", "M", "--target", "cpu-vnnni"], ["unknown target 'cpu-vnnni'", "did you mean 'cpu-vnni'"]),
         (["optimize", "M", "--only", "Covn"], ["'Covn' matches no node", "did you mean 'Conv'"]),
-        (["optimize", "M", "--report", "r.html"], [r"no report is written as \.html", r"\.json or \.md"]),
+        (["optimize", "M", "--report", "r.pdf"], [r"no report is written as \.pdf", r"\.html, \.json, \.md"]),
         (["optimize", "M", "--max-drop", "0.01"], ["--max-drop needs labels"]),
         (["optimize", "M", "--metric", "top2"], ["top2"]),
         (["quantize", "M"], ["quantize needs calibration data", "--calibration"]),

@@ -53,3 +53,35 @@ def test_the_benchmark_is_one_table() -> None:
     lines = benchmark_markdown(benchmark()).splitlines()
     assert cells(lines[3]) == [" after ", " 0.541 ", " 0.541 ", " 0.541 ", " 0.541 ", " 1.63 (1.61–1.66) "]
     assert lines[-1].startswith("VALID: milliseconds, on cpu (CPUExecutionProvider), 2 threads, image 1×1×28×28")
+
+
+def test_the_verdict_and_its_figures_are_open_and_the_rest_is_folded() -> None:
+    text = markdown(report())
+    open_part, *folded = text.split("<details>")
+    assert open_part.index("PASSED") < open_part.index("drop of top1") < open_part.index("RANDOM feeds")
+    assert open_part.index("RANDOM feeds") < open_part.index("| size |") < open_part.index("judged on 1 RANDOM feed")
+    assert [re.findall("<summary>(.*)</summary>", part) for part in folded] == [
+        ["Steps: quantize kept"],
+        ["Operators whose number changed: 2"],
+        ["Versions and digests"],
+    ]
+    for part in folded:
+        assert re.match("<summary>.*</summary>\n\n", part), "Markdown begins behind an empty line"
+        assert part.count("\n</details>") == 1
+    assert f"original {'0' * 64}" in text
+    assert "no VNNI" in folded[-1]
+
+
+def test_a_name_can_not_end_the_fold() -> None:
+    step = StepReport(name="</summary></details>", status=StepStatus.KEPT, why="</details>")
+    text = markdown(report(steps=(step,), versions={"</details>": "</details>"}))
+    assert text.count("</details>") == text.count("<details>") == 3
+    assert text.count("</summary>") == 3
+
+
+def test_of_many_outputs_the_least_close_are_shown_and_the_rest_counted() -> None:
+    fidelity = tuple(OutputFidelity(output=f"y{i}", cosine=1 - i / 100, sqnr_db=9, max_abs=0) for i in range(50))
+    text = markdown(report(fidelity=fidelity))
+    assert "| y49 |" in text
+    assert "| y1 |" not in text
+    assert "… and 38 outputs that are closer" in text

@@ -4,6 +4,8 @@ vain."""
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from itertools import groupby
 
 import onnx_ir as ir
 
@@ -13,21 +15,28 @@ from onnxcomp.passes.base import Proof
 from onnxcomp.passes.kernel_counts import count_kernels
 from onnxcomp.passes.quantize.plan import QuantPlan
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
-from onnxcomp.report.structures import FusionAudit, Skip
+from onnxcomp.report.structures import FusionAudit, Skip, Stretch
 from onnxcomp.runtime.session import SessionConfig
 
 
-def audit(model: ir.Model, plan: QuantPlan, config: SessionConfig) -> FusionAudit:
+def audit(
+    model: ir.Model, plan: QuantPlan, config: SessionConfig, macs: Mapping[str, int] | None = None
+) -> FusionAudit:
     """Lets ONNX Runtime optimise `model`, and counts.
 
     A node is found again by its name, which fusions and layouts keep but for a prefix or a suffix, or by its output.
+
+    Args:
+        macs: Multiply-accumulates by node; None where those of some node are unknown.
     """
     counts = count_kernels(model, config)
+    floats = tuple(_stayed_float(model, plan, counts.float_names))
     return FusionAudit(
         integer_kernels=dict(counts.integer),
         float_heavy=dict(counts.floats),
         conversions=counts.conversions,
-        stayed_float=tuple(_stayed_float(model, plan, counts.float_names)),
+        stayed_float=floats,
+        order=tuple(_order(model, plan, {s.node for s in floats}, macs or {})),
     )
 
 
@@ -73,6 +82,17 @@ def _stayed_float(model: ir.Model, plan: QuantPlan, float_names: frozenset[str])
     known = {s.node for s in result}
     result.extend(s for s in plan.skips if s.op_type in HEAVY_OPERATORS and s.node not in known)
     return result
+
+
+def _order(model: ir.Model, plan: QuantPlan, floats: Collection[str], macs: Mapping[str, int]) -> Iterator[Stretch]:
+    """The nodes that the plan decided on or skipped, in the order of the graph, neighbours that run alike together."""
+    decided = plan.nodes.keys() | {s.node for s in plan.skips}
+    names = (node.name or "" for node in model.graph)
+    integers = plan.quantized().difference(floats)
+    for integer, group in groupby((n for n in names if n in decided), key=integers.__contains__):
+        nodes = list(group)
+        work = sum(macs.get(n, 0) for n in nodes)
+        yield Stretch(integer=integer, nodes=len(nodes), macs=work, first=nodes[0], last=nodes[-1])
 
 
 def _own_outputs(node: ir.Node) -> set[str | None]:

@@ -7,6 +7,7 @@ from collections import Counter
 import onnx_ir as ir
 
 from onnxcomp.errors import UsageError
+from onnxcomp.model.cost import cost
 from onnxcomp.ops.kernels import Role
 from onnxcomp.passes.base import CALIBRATION_HINT, Context, Evidence, Proof, Survey, header
 from onnxcomp.passes.products import already_quantized
@@ -70,7 +71,8 @@ class Quantize:
         """
         if ctx.target.provider != "cpu":
             return structure(after, plan, ctx.target)
-        found = audit(after, plan, ctx.session)
+        counted = cost(before, ctx.shapes)
+        found = audit(after, plan, ctx.session, None if counted.macs_unknown else counted.by_node)
         left = unfused(found)
         integer, heavy = sum(found.integer_kernels.values()), sum(found.float_heavy.values())
         sentences = [f"{integer} integer kernels in the optimised graph, {heavy} heavy float operators"]

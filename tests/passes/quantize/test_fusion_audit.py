@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from graphs import context, feeds, graph
 from quantize_cases import quantized
 
@@ -72,3 +74,44 @@ def test_a_product_in_integers_is_not_blamed_for_the_float_product_that_reads_it
     result = audit(found.after, found.plan, found.ctx.session)
     assert result.integer_kernels == {"MatMulIntegerToFloat": 2}
     assert unfused(result) == ()
+
+
+def test_the_order_tells_integers_from_floats_along_the_graph():
+    found = quantized(
+        graph(
+            """g (float[N,16,8,8] x, float[16,16,1,1] w, float[16,16,3,3] wt, float[16,16,1,1] w2)
+            => (float[N,16,10,10] y) {
+                a = Conv(x, w) b = Conv(a, w2)
+                c = ConvTranspose(b, wt)
+                y = Conv(c, w)
+            }"""
+        )
+    )
+    macs = {"Conv_a": 8, "Conv_b": 16, "ConvTranspose_c": 32, "Conv_y": 64}
+    order = audit(found.after, found.plan, found.ctx.session, macs).order
+    assert [(s.integer, s.nodes, s.first, s.last) for s in order] == [
+        (True, 2, "Conv_a", "Conv_b"),
+        (False, 1, "ConvTranspose_c", "ConvTranspose_c"),
+        (True, 1, "Conv_y", "Conv_y"),
+    ]
+    assert [s.macs for s in order] == [24, 32, 64]
+
+
+def test_what_was_written_in_vain_is_float_in_the_order():
+    found = quantized(graph("g (float[N,16,8,8] x, float[16,16,1,1] w) => (float[N,16,8,8] y) { y = Conv(x, w) }"))
+    order = audit(found.before, found.plan, found.ctx.session).order
+    assert [(s.integer, s.nodes) for s in order] == [(False, 1)]
+
+
+def test_the_order_knows_the_work_of_nodes_that_were_skipped():
+    found = quantized(
+        graph(
+            """g (float[N,16,8,8] x, float[16,16,1,1] w, float[16,16,3,3] wt) => (float[N,16,10,10] y) {
+                a = Conv(x, w) y = ConvTranspose(a, wt)
+            }"""
+        )
+    )
+    shapes = {"x": (1, 16, 8, 8)}
+    proof = Quantize().prove(found.before, found.after, found.plan, replace(found.ctx, shapes=shapes))
+    assert proof.audit is not None
+    assert [(s.integer, s.macs) for s in proof.audit.order] == [(True, 16 * 16 * 64), (False, 16 * 16 * 9 * 64)]

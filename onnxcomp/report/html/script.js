@@ -1,0 +1,46 @@
+"use strict";
+// Tables are complete without this: it only sorts and filters them.
+for (const table of document.querySelectorAll("table.sortable")) {
+  const body = table.tBodies[0];
+  [...table.tHead.rows[0].cells].forEach((head, column) => {
+    if (!head.textContent || head.classList.contains("drawn") || body.rows.length < 2) return;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = head.textContent;
+    head.replaceChildren(button);
+    button.addEventListener("click", () => {
+      const descending = head.getAttribute("aria-sort") === "ascending";
+      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", descending ? "descending" : "ascending");
+      const text = (row) => row.cells[column].textContent.trim();
+      const number = (row) => parseFloat(text(row).replaceAll(",", ""));
+      const numeric = head.classList.contains("number");
+      const order = (a, b) =>
+        numeric ? (number(a) || 0) - (number(b) || 0) : text(a).localeCompare(text(b), "en", { numeric: true });
+      body.append(...[...body.rows].sort((a, b) => (descending ? order(b, a) : order(a, b))));
+    });
+  });
+}
+const filters = document.querySelector(".filters");
+if (filters) {
+  const rows = [...document.querySelectorAll("table.filtered tbody tr")];
+  const find = document.getElementById("find");
+  const only = document.getElementById("only");
+  const found = document.getElementById("found");
+  const texts = rows.map((row) => row.textContent.toLowerCase());
+  const filter = () => {
+    const wanted = find.value.toLowerCase();
+    let shown = 0;
+    rows.forEach((row, i) => {
+      row.hidden = !texts[i].includes(wanted) || (only.value !== "" && row.dataset.reason !== only.value);
+      shown += row.hidden ? 0 : 1;
+    });
+    found.textContent = shown === rows.length ? "" : `${shown} of ${rows.length}`;
+  };
+  filters.hidden = false;
+  filters.addEventListener("submit", (event) => event.preventDefault());
+  find.addEventListener("input", filter);
+  only.addEventListener("input", filter);
+}
+// Paper can't be unfolded.
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((d) => (d.open = true)));
