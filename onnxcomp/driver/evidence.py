@@ -10,12 +10,18 @@ import onnx_ir as ir
 
 from onnxcomp.driver.workbench import Workbench
 from onnxcomp.evaluate.judge import Judge, Judgement
-from onnxcomp.evaluate.sensitivity import Memory
+from onnxcomp.evaluate.sensitivity import Memory, affordable_feeds
+from onnxcomp.model.cost import cost
+from onnxcomp.model.normalize import clone
+from onnxcomp.model.shapes import bind
 from onnxcomp.passes.base import Evidence, Pass
 from onnxcomp.passes.latency_rounds import relative_latencies
 
-FEEDS = 24
-"""Feeds that other plans are tried on."""
+FEWEST, MOST = 8, 24
+"""Feeds that other plans are tried on, by what their work allows."""
+
+PLANS = 64
+"""Plans that are tried, about."""
 
 
 def fidelity_evidence(
@@ -29,7 +35,10 @@ def fidelity_evidence(
     allowed = 1.0 - bench.judge.gates.min_cosine if bench.judge.gates.min_cosine is not None else judgement.error / 2
     reader = bench.calibration if bench.calibration is not None else bench.evaluation
     judge = Judge(bench.loaded.model, reader, bench.context.session, bench.judge.gates)
-    memory = Memory.of("plans", model, reader, FEEDS)
+    bound = clone(model)
+    bind(bound, bench.context.shapes)
+    feeds = max(FEWEST, affordable_feeds(cost(bound).macs, PLANS, MOST))
+    memory = Memory.of("plans", model, reader, feeds)
 
     def error_of(other: Any) -> float:
         bench.clock.report("trying other plans", 0, None)
@@ -37,7 +46,7 @@ def fidelity_evidence(
         known = memory.get(key, 1)
         if known is not None:
             return known[0]
-        error = judge.quick_error(step.apply(model, other, bench.context), FEEDS)
+        error = judge.quick_error(step.apply(model, other, bench.context), feeds)
         memory.put(key, [error])
         return error
 
