@@ -116,6 +116,7 @@ def everything(**changes: Any) -> Report:
         runs=(50, 50),
         total_ms=(0.9, 0.5),
         kernels=(KernelPair(operator="FusedConv", nodes=(10, 2), ms=(0.8, 0.2)),),
+        nodes_a=(),
         nodes_b=(NodeTime(name="slow", op_type="FusedConv", ms=0.123),),
     )
     values = (LayerDifference(name="far", op_type="Relu", error=0.25), LayerDifference(name="n", op_type="x", error=0))
