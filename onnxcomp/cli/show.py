@@ -70,9 +70,14 @@ def check_reports(values: Mapping[str, Any]) -> None:
 
     Raises:
         UsageError: The suffix names no format of reports.
-        WriteError: It is a folder, or lies in none.
+        WriteError: It is a folder, lies in none, or is another file of the same command.
     """
+    others = [values.get(name) for name in ("output", "plan", "sensitivity", "recipe")]
+    taken = {os.path.realpath(path) for path in others if path is not None}
     for path in values["reports"]:
+        if os.path.realpath(path) in taken:
+            raise WriteError(f"--report {path} is another file of this command", hint="name another one")
+        taken.add(os.path.realpath(path))
         if path.suffix not in SUFFIXES:
             raise UsageError(
                 f"--report {path}: no report is written as {path.suffix or 'a file without suffix'}",
