@@ -14,6 +14,7 @@ import onnx
 
 from onnxcomp.errors import ModelError
 from onnxcomp.model import findings, naming, payload
+from onnxcomp.model.expansion import inlined_nodes
 from onnxcomp.model.findings import Finding
 from onnxcomp.model.naming import Container
 from onnxcomp.model.schemas import check_schemas
@@ -29,7 +30,7 @@ class LoadLimits:
     Args:
         graph_bytes: Of the graph file; protobuf itself ends at 2 GiB.
         data_bytes: Of all data files together, and of all tensors in them.
-        nodes: Of the graph, its subgraphs and its functions.
+        nodes: Of the graph, its subgraphs and its functions; again with the functions inlined.
         depth: Of subgraphs inside subgraphs.
     """
 
@@ -79,6 +80,11 @@ def preflight(proto: onnx.ModelProto, *, limits: LoadLimits, ort_version: str | 
     _check_opset_is_told(proto, containers)
     _check_schemas(proto)
     unsorted = naming.check_names(proto)
+    if proto.functions and inlined_nodes(proto) > limits.nodes:
+        raise ModelError(
+            f"the model has more than {limits.nodes:,} nodes once its functions are inlined",
+            hint="Raise LoadLimits.nodes if you trust it.",
+        )
     foreign = findings.foreign_operators(proto, containers)
     found = tuple(findings.collect(proto, containers, foreign, unsorted))
     return Facts(found, tuple(sorted(foreign)), external, unsorted)
@@ -103,6 +109,10 @@ def _containers(proto: onnx.ModelProto, limits: LoadLimits) -> Iterator[tuple[st
             )
         yield title, container
         for node in container.node:
+            if any(not entry.configuration_id for entry in node.device_configurations):
+                raise ModelError(
+                    f"{naming.describe(node)} has a device configuration without a name", hint="Export the model again."
+                )
             stack += [(f"a subgraph of {naming.describe(node)}", g, depth + 1) for g in naming.subgraphs(node)]
 
 
@@ -159,8 +169,10 @@ def _checked_inline(tensor: onnx.TensorProto, where: str) -> bool:
 
 def _check_schemas(proto: onnx.ModelProto) -> None:
     """By the opsets of the model, or, in the body of a function, by its own."""
+    told = {e.domain: e.version for holder in (*proto.functions, proto) for e in holder.opset_import}
     for holder, roots in ((proto, [proto.graph]), *((f, [f]) for f in proto.functions)):
-        opsets = {"" if e.domain == "ai.onnx" else e.domain: e.version for e in holder.opset_import}
+        own = told | {e.domain: e.version for e in holder.opset_import}
+        opsets = {"" if domain == "ai.onnx" else domain: version for domain, version in own.items()}
         stack: list[Container] = list(roots)
         while stack:
             container = stack.pop()

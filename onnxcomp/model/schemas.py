@@ -1,7 +1,7 @@
 """Do the nodes of standard operators have the inputs, outputs and attributes that ONNX defines for them?
 
-ONNX Runtime refuses what is refused here. It is said before any of our code meets the node, so that a rewrite may take
-the first input of a Relu for granted.
+ONNX Runtime refuses what is refused here (save a Constant with odd attributes: it makes a weight of the first one).
+It is said before any of our code meets the node, so that a rewrite may take the first input of a Relu for granted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def check_schemas(container: Container, opsets: Mapping[str, int]) -> None:
 def _schema(op_type: str, opset: int, domain: str) -> defs.OpSchema | None:
     """The definition, or None of an operator that ONNX does not define there."""
     try:
-        return defs.get_schema(op_type, opset, domain) if opset > 0 else None
+        return defs.get_schema(op_type, opset, domain) if 0 < opset < 2**31 else None
     except defs.SchemaError:
         return None
 
@@ -51,6 +51,10 @@ def _check(node: onnx.NodeProto, schema: defs.OpSchema) -> None:
         if not least <= found <= most:
             wanted = str(least) if least == most else f"{least} to {most}" if most < 2**31 - 1 else f"at least {least}"
             raise ModelError(f"{describe(node)} has {found} {what}; the operator has {wanted}", hint=_CORRUPT)
+    for what, names, formal in (("input", node.input, schema.inputs), ("output", node.output, schema.outputs)):
+        for name, parameter in zip(names, formal, strict=False):
+            if not name and parameter.option == defs.OpSchema.FormalParameterOption.Single:
+                raise ModelError(f"{describe(node)} leaves out its {what} '{parameter.name}'", hint=_CORRUPT)
     given = set()
     for attribute in node.attribute:
         name = attribute.name
