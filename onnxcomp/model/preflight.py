@@ -17,6 +17,7 @@ from onnxcomp.model import findings, naming, payload
 from onnxcomp.model.expansion import inlined_nodes
 from onnxcomp.model.findings import Finding
 from onnxcomp.model.naming import Container
+from onnxcomp.model.ranks import check_ranks
 from onnxcomp.model.schemas import check_schemas
 from onnxcomp.model.utf8 import check_utf8
 from onnxcomp.model.versions import STANDARD_DOMAINS, check_versions
@@ -177,6 +178,8 @@ def _check_schemas(proto: onnx.ModelProto) -> None:
         while stack:
             container = stack.pop()
             check_schemas(container, opsets)
+            if isinstance(container, onnx.GraphProto):
+                check_ranks(container)
             stack += [g for node in container.node for g in naming.subgraphs(node)]
 
 

@@ -164,3 +164,23 @@ def test_the_corpus_of_the_fuzzer_still_passes(tmp_path: Path) -> None:
     assert len(shipped) > 100
     for path in shipped:
         normalize(load(path).model)
+
+
+@pytest.mark.parametrize("operator", ["Expand (x, n)", "Reshape (x, n)", "ConstantOfShape (n)"])
+def test_a_shape_of_countless_axes_is_refused_where_onnx_would_write_them_down(operator: str) -> None:
+    proto = onnx.parser.parse_model(HEADER + f"g (float[2] x, int64[4] n) => (float y) {{ y = {operator} }}")
+    load(proto)
+    proto.graph.input[1].type.tensor_type.shape.dim[0].dim_value = 2**62
+    with pytest.raises(ModelError, match="axes"):
+        load(proto)
+
+
+def test_a_node_that_leaves_out_what_it_needs_is_refused() -> None:
+    for change in (lambda p: p.graph.node[1].input.__setitem__(0, ""), lambda p: p.graph.node.add().CopyFrom(EMPTY)):
+        proto = model()
+        change(proto)
+        with pytest.raises(ModelError, match="leaves out its"):
+            load(proto)
+
+
+EMPTY = onnx.helper.make_node("Constant", [], [""], value_float=1.0)
