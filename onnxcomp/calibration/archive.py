@@ -13,9 +13,13 @@ from typing import IO
 import numpy as np
 
 from onnxcomp.errors import DataError
+from onnxcomp.runtime.host import detect_host
 
 MAX_BYTES = 16 << 30
 """The most that the members of one file may hold, unpacked."""
+MAX_SHARE = 0.5
+"""Of the memory of the machine, for the same."""
+MAX_MEMBERS = 10_000
 BOMB_BYTES, BOMB_RATIO = 1 << 30, 1000
 """A member that unpacks to more than this, and to more than this many times its packed size, is refused."""
 
@@ -72,10 +76,13 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _check_sizes(members: list[zipfile.ZipInfo], path: Path) -> None:
+    if len(members) > MAX_MEMBERS:
+        raise DataError(f"{path.name}: {len(members):,} arrays in it; more than {MAX_MEMBERS:,} are refused")
     total = sum(info.file_size for info in members)
-    if total > MAX_BYTES:
+    most = min(MAX_BYTES, int(MAX_SHARE * detect_host().memory_bytes) or MAX_BYTES)
+    if total > most:
         raise DataError(
-            f"{path.name}: unpacks to {total / 2**30:.1f} GiB, more than the {MAX_BYTES / 2**30:.0f} GiB that are read",
+            f"{path.name}: unpacks to {total / 2**30:.1f} GiB, more than the {most / 2**30:.1f} GiB that are read here",
             hint="Give fewer samples, or a folder of .npz files with one feed each.",
         )
     for info in members:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What Pillow may take the bytes for, whatever the suffix says: an EPS would be given to Ghostscript."""
 MAX_PIXELS = 89_478_485
 """More in one image is refused: Pillow's own threshold for a decompression bomb, at which it only warns."""
 DEFAULT_CROP = 224
@@ -96,7 +98,7 @@ class _Pixels:
         from PIL import Image
 
         try:
-            with Image.open(file) as image:
+            with Image.open(file, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise DataError(
                         f"{file.name}: {image.width} x {image.height} pixels; more than {MAX_PIXELS} refused"

@@ -11,13 +11,16 @@ import onnx_ir as ir
 
 from onnxcomp.calibration.options import nearest
 from onnxcomp.calibration.readers import DataKind, Feed, Reader, indexed
-from onnxcomp.errors import DataError, UsageError
+from onnxcomp.errors import DataError, LimitError, UsageError
 from onnxcomp.model.signature import Port, Signature
+from onnxcomp.runtime.host import detect_host
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Sizes of dynamic dimensions, by symbol (`{"seq": (128,)}`) or for a whole input (`{"x": (1, 3, 224, 224)}`)."""
 MAX_BYTES = 16 << 30
-"""The most that one random array may take."""
+"""The most that one random feed may take."""
+MAX_SHARE = 0.25
+"""Of the memory of the machine, for the same: the model needs some as well."""
 DEFAULT_LIMIT = 2
 """Integers below this index any table that isn't trivial, and serve as masks."""
 
@@ -44,16 +47,20 @@ def random_reader(
     Raises:
         UsageError: `shapes` names what the model doesn't have, or contradicts it.
         DataError: An input of unknown rank without a shape, or one that takes no numbers.
+        LimitError: A feed would be too large for this machine.
     """
     resolved = resolve_shapes(signature, shapes or {})
+    total, most = 0, min(MAX_BYTES, int(MAX_SHARE * detect_host().memory_bytes) or MAX_BYTES)
     for port in signature.inputs:
         if port.dtype is None:
             raise DataError(
                 f"input {port.name!r} takes no numbers, so no random feeds can be made", hint="Give real ones."
             )
-        if math.prod(resolved[port.name]) * port.dtype.itemsize > MAX_BYTES:
-            raise UsageError(
-                f"input {port.name!r} of shape {list(resolved[port.name])} takes over {MAX_BYTES >> 30} GiB"
+        total += math.prod(resolved[port.name]) * port.dtype.itemsize
+        if total > most:
+            raise LimitError(
+                f"input {port.name!r} of shape {list(resolved[port.name])} takes one feed over {most / 2**30:.1f} GiB",
+                hint="Give smaller shapes (--shape), or use a larger machine.",
             )
 
     def feed(i: int) -> Feed:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -15,13 +18,15 @@ from click.shell_completion import shell_complete
 from onnxcomp import __version__
 from onnxcomp.cli.group import Group
 from onnxcomp.cli.help import closing, help_config
-from onnxcomp.errors import InternalError, LimitError, OnnxcompError, UsageError
+from onnxcomp.errors import InternalError, LimitError, OnnxcompError, UsageError, WriteError
 
 VERBS = (
     *("optimize", "simplify", "prune", "factorize", "quantize"),
     *("verify", "compare", "bench", "inspect", "doctor", "recipe", "completion"),
 )
 INTERRUPTED = 130
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""Errors of the system that say that a place takes no more, where the module that met one did not say it better."""
 
 
 class LazyGroup(Group):
@@ -45,7 +50,8 @@ def cli() -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """The console script. What ends a job from outside (a CI that cancels, a container that stops) cleans up too."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))
 
 
@@ -79,6 +85,9 @@ def run(args: Sequence[str]) -> int:
         hint = "a smaller batch or shape, fewer threads, or a larger machine"
         return _say("out of memory", hint, LimitError.exit_code, args)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            hint = f"free some: models on trial are written to {tempfile.gettempdir()} (TMPDIR chooses another folder)"
+            return _say(f"can't write: {error.strerror}", hint, WriteError.exit_code, args)
         message = f"our fault: {type(error).__name__}: {error}"
         return _say(message, "please report it; -vv shows where it happened", InternalError.exit_code, args)
 

@@ -26,7 +26,7 @@ def produce(verb: str, model: Path, output: Path | None, force: bool, values: di
     """
     dry_run = bool(more.get("dry_run"))
     path = output_path(model, output, force or (dry_run and output is None))
-    check_reports(values)
+    check_reports({**values, "output": path})
     shared = options.shared(values)
     job = getattr(import_module("onnxcomp.driver.jobs"), verb)
     with progress(values) as callback:

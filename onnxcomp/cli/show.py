@@ -96,9 +96,14 @@ def check_reports(values: Mapping[str, Any], suffixes: Iterable[str] = ()) -> No
 
     Raises:
         UsageError: The suffix names no format of reports.
-        WriteError: It is a folder, or lies in none.
+        WriteError: It is a folder, lies in none, or is another file of the same command.
     """
+    others = [values.get(name) for name in ("output", "plan", "sensitivity", "recipe")]
+    taken = {os.path.realpath(path) for path in others if path is not None}
     for path in values["reports"]:
+        if os.path.realpath(path) in taken:
+            raise WriteError(f"--report {path} is another file of this command", hint="name another one")
+        taken.add(os.path.realpath(path))
         known = tuple(suffixes or SUFFIXES)
         if path.suffix not in known:
             near = get_close_matches(path.suffix, known, 1)

@@ -108,11 +108,18 @@ def _name_values(graph: ir.Graph, around: frozenset[str], fixed: set[ir.Value]) 
 
 def free_name(base: str, taken: set[str]) -> str:
     """`base`, or with the first number that makes it new; the name is taken then."""
-    name, count = base, 1
-    while name in taken:
-        name, count = f"{base}_{count}", count + 1
-    taken.add(name)
-    return name
+    if base not in taken:
+        taken.add(base)
+        return base
+    # Numbers are given in turn, so the border is found by halving: a hostile model has a million nodes of one name.
+    low, high = 0, 1
+    while f"{base}_{high}" in taken:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if f"{base}_{middle}" in taken else (low, middle)
+    taken.add(f"{base}_{high}")
+    return f"{base}_{high}"
 
 
 def _lift_constants(model: ir.Model) -> None:

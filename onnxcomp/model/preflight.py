@@ -14,8 +14,12 @@ import onnx
 
 from onnxcomp.errors import ModelError
 from onnxcomp.model import findings, naming, payload
+from onnxcomp.model.expansion import inlined_nodes
 from onnxcomp.model.findings import Finding
 from onnxcomp.model.naming import Container
+from onnxcomp.model.ranks import check_ranks
+from onnxcomp.model.schemas import check_schemas
+from onnxcomp.model.utf8 import check_utf8
 from onnxcomp.model.versions import STANDARD_DOMAINS, check_versions
 from onnxcomp.report.text import printable
 
@@ -27,7 +31,7 @@ class LoadLimits:
     Args:
         graph_bytes: Of the graph file; protobuf itself ends at 2 GiB.
         data_bytes: Of all data files together, and of all tensors in them.
-        nodes: Of the graph, its subgraphs and its functions.
+        nodes: Of the graph, its subgraphs and its functions; again with the functions inlined.
         depth: Of subgraphs inside subgraphs.
     """
 
@@ -70,11 +74,18 @@ def preflight(proto: onnx.ModelProto, *, limits: LoadLimits, ort_version: str | 
             "the model has no outputs, so nothing of it is ever computed", hint="Export it again with outputs."
         )
     check_versions(proto, ort_version)
+    check_utf8(proto, "the model")
     titled = list(_containers(proto, limits))
     external = tuple((tensor, where) for tensor, where in _tensors(titled) if not _checked_inline(tensor, where))
     containers = [container for _, container in titled]
     _check_opset_is_told(proto, containers)
+    _check_schemas(proto)
     unsorted = naming.check_names(proto)
+    if proto.functions and inlined_nodes(proto) > limits.nodes:
+        raise ModelError(
+            f"the model has more than {limits.nodes:,} nodes once its functions are inlined",
+            hint="Raise LoadLimits.nodes if you trust it.",
+        )
     foreign = findings.foreign_operators(proto, containers)
     found = tuple(findings.collect(proto, containers, foreign, unsorted))
     return Facts(found, tuple(sorted(foreign)), external, unsorted)
@@ -97,24 +108,13 @@ def _containers(proto: onnx.ModelProto, limits: LoadLimits) -> Iterator[tuple[st
                 f"the model nests subgraphs more than {limits.depth} deep",
                 hint="Raise LoadLimits.depth if you trust it.",
             )
-        _check_text(title, container)
         yield title, container
         for node in container.node:
+            if any(not entry.configuration_id for entry in node.device_configurations):
+                raise ModelError(
+                    f"{naming.describe(node)} has a device configuration without a name", hint="Export the model again."
+                )
             stack += [(f"a subgraph of {naming.describe(node)}", g, depth + 1) for g in naming.subgraphs(node)]
-
-
-def _check_text(title: str, container: Container) -> None:
-    """Refuses names that are not UTF-8: protobuf hands them out as bytes, and can't write them again."""
-    texts = [container.name, container.doc_string]
-    for node in container.node:
-        texts += (node.name, node.op_type, node.domain, node.doc_string, *node.input, *node.output)
-        texts += (attribute.name for attribute in node.attribute)
-    if isinstance(container, onnx.GraphProto):
-        for named in (*container.input, *container.output, *container.value_info, *container.initializer):
-            texts += (named.name, named.doc_string)
-    for text in texts:
-        if isinstance(text, bytes):
-            raise ModelError(f"{title} has a name that is not UTF-8: {printable(text)}", hint="Export the model again.")
 
 
 def _tensors(titled: list[tuple[str, Container]]) -> Iterator[tuple[onnx.TensorProto, str]]:
@@ -166,6 +166,21 @@ def _checked_inline(tensor: onnx.TensorProto, where: str) -> bool:
         return False
     payload.check_inline(tensor, where)
     return True
+
+
+def _check_schemas(proto: onnx.ModelProto) -> None:
+    """By the opsets of the model, or, in the body of a function, by its own."""
+    told = {e.domain: e.version for holder in (*proto.functions, proto) for e in holder.opset_import}
+    for holder, roots in ((proto, [proto.graph]), *((f, [f]) for f in proto.functions)):
+        own = told | {e.domain: e.version for e in holder.opset_import}
+        opsets = {"" if domain == "ai.onnx" else domain: version for domain, version in own.items()}
+        stack: list[Container] = list(roots)
+        while stack:
+            container = stack.pop()
+            check_schemas(container, opsets)
+            if isinstance(container, onnx.GraphProto):
+                check_ranks(container)
+            stack += [g for node in container.node for g in naming.subgraphs(node)]
 
 
 def _check_opset_is_told(proto: onnx.ModelProto, containers: list[Container]) -> None:

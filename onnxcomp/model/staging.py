@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -21,8 +23,14 @@ if sys.platform != "win32":
 T = TypeVar("T")
 
 
+_ABANDONED_SECONDS = 60.0
+"""How long nobody wrote to a temporary file that is taken for one of a process that was killed."""
+
+
 class Staging:
     """Makes temporary files in the folder of a destination; on the way out, also by an interrupt, removes those left.
+
+    Each is locked as long as its process lives, so that one that a killed process left can be told, and is removed.
 
     Args:
         destination: Absolute path that the files are meant for.
@@ -31,8 +39,10 @@ class Staging:
     def __init__(self, destination: Path) -> None:
         self._destination = destination
         self._files: list[Path] = []
+        self._locks: list[int] = []
 
     def __enter__(self) -> Staging:
+        self._remove_abandoned()
         return self
 
     def __exit__(
@@ -41,17 +51,49 @@ class Staging:
         for path in self._files:
             with contextlib.suppress(OSError):
                 path.unlink()
+        for handle in self._locks:
+            os.close(handle)
 
     def write(self, fill: Callable[[BinaryIO], T]) -> tuple[Path, T]:
         """Makes a new file and lets `fill` write it; returns its path once it is on the disk, and what `fill` gave."""
-        path = self._destination.with_name(f".{self._destination.name[:100]}.{secrets.token_hex(8)}.tmp")
+        path = self._destination.with_name(f"{self._prefix}{secrets.token_hex(8)}.tmp")
         self._files.append(path)
         # Exclusive, so that nothing planted under this name is followed; and with the rights that the umask gives.
         with open(path, "xb") as file:
+            self._lock(file)
             result = fill(file)
             file.flush()
             os.fsync(file.fileno())
         return path, result
+
+    @property
+    def _prefix(self) -> str:
+        return f".{self._destination.name[:50]}."
+
+    def _lock(self, file: BinaryIO) -> None:
+        if sys.platform != "win32":  # there an open file can't be renamed
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+                self._locks.append(os.dup(file.fileno()))
+
+    def _remove_abandoned(self) -> None:
+        """Removes what killed processes left for the same destination: old enough, and locked by nobody."""
+        pattern = re.compile(rf"{re.escape(self._prefix)}[0-9a-f]{{16}}\.tmp")
+        with contextlib.suppress(OSError):
+            for path in self._destination.parent.iterdir():
+                if pattern.fullmatch(path.name) and _is_abandoned(path):
+                    path.unlink()
+
+
+def _is_abandoned(path: Path) -> bool:
+    if sys.platform == "win32" or path.is_symlink() or not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return time.time() - os.fstat(file.fileno()).st_mtime > _ABANDONED_SECONDS
 
 
 @contextlib.contextmanager

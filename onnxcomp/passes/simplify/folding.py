@@ -18,6 +18,9 @@ from onnxcomp.report.reasons import Reason
 DEFAULT_LIMIT = 2**20
 """Elements of a folded result at most (a 76-byte ConstantOfShape can ask for 64 GiB)."""
 
+BUDGET = 2**27
+"""Elements of all folded results together at most, above those of the model's own constants."""
+
 Array = np.ndarray[Any, Any]
 Results = dict[ir.Node, list[Array]]
 """What constant nodes compute, in topological order."""
@@ -30,6 +33,7 @@ def fold_constants(model: ir.Model, scope: Scope) -> Iterator[Finding]:
     """
     labels = Labels()
     results: Results = {}
+    budget = BUDGET + sum(v.const_value.size for v in model.graph.initializers.values() if v.const_value is not None)
     for node in tuple(model.graph):
         # Identity would become a copy of its constant; it is removed instead.
         if node.name in scope.excluded or not is_standard(node) or node.op_type == "Identity":
@@ -41,9 +45,9 @@ def fold_constants(model: ir.Model, scope: Scope) -> Iterator[Finding]:
             yield edit(node, "computed ahead of time", "its target shape is computed ahead of time")
         known = _known(node, labels)
         try:
-            arrays = known or _evaluated(node, results, scope.fold_limit)
+            arrays = known or _evaluated(node, results, scope.fold_limit, budget)
         except TooLarge as refusal:
-            yield skip(node, Reason.TOO_LARGE, f"{refusal}, the limit is {scope.fold_limit:,}")
+            yield skip(node, Reason.TOO_LARGE, f"{refusal}, the limit is {min(scope.fold_limit, budget):,}")
             continue
         if arrays is None:
             continue
@@ -54,6 +58,7 @@ def fold_constants(model: ir.Model, scope: Scope) -> Iterator[Finding]:
             yield edit(node, "computed ahead of time", "the shapes that it works on are known")
         else:
             results[node] = arrays
+            budget -= sum(a.size for a in arrays)
     for component in _components(results, scope.growth):
         yield from _replace(component, results, scope.growth)
 
@@ -68,11 +73,11 @@ def _known(node: ir.Node, labels: Labels) -> list[Array] | None:
     return arrays if arrays and len(arrays) == len(node.outputs) else None
 
 
-def _evaluated(node: ir.Node, results: Results, limit: int) -> list[Array] | None:
+def _evaluated(node: ir.Node, results: Results, limit: int, budget: int) -> list[Array] | None:
     """The results of a node whose inputs are all constant; None if they are not, or can't be computed here.
 
     Raises:
-        TooLarge: They would have more elements than the limit, and than the inputs.
+        TooLarge: They would have more elements than the limit, and than the inputs; or more than the budget.
     """
     arrays: list[Array | None] = []
     for value in node.inputs:
@@ -86,7 +91,8 @@ def _evaluated(node: ir.Node, results: Results, limit: int) -> list[Array] | Non
     if all(a is None for a in arrays):
         return None
     try:
-        return evaluate(node, arrays, max(limit, sum(a.size for a in arrays if a is not None)))
+        distinct = {id(a): a.size for a in arrays if a is not None}
+        return evaluate(node, arrays, min(budget, max(limit, sum(distinct.values()))))
     except TooLarge:
         raise
     except CannotEvaluate:
