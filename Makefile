@@ -11,7 +11,7 @@ demo: $(VENV)/.cpu
 	$(BIN)/onnxcomp optimize calibration/fashion_mnist/fashion_cnn.onnx -o demo/fashion_cnn.opt.onnx --force \
 	  --calibration "npz:calibration/fashion_mnist/calibration.npz?map=x:image&layout=nhwc&scale=255" \
 	  --eval "npz:calibration/fashion_mnist/test.npz?map=x:image&layout=nhwc&scale=255" \
-	  --report demo/report.json --report demo/report.md
+	  --report demo/report.html --report demo/report.json --report demo/report.md
 
 # Sets everything up and passes the tests.
 test: $(VENV)/.dev

@@ -38,5 +38,5 @@ EXAMPLES = examples(
 @options.writing
 @options.reporting
 def optimize(model: Path, output: Path | None, force: bool, **values: Any) -> None:
-    """Simplify and quantise MODEL, each step behind its gates; the result is never worse than the input."""
+    """Simplify MODEL and quantise it the best measured way, each step behind its gates; never worse than the input."""
     produce("optimize", model, output, force, values, sensitivity=values["sensitivity"])

@@ -42,7 +42,9 @@ def _run(steps: Sequence[Step], start: ir.Model, bench: Workbench) -> Progressio
         model = found.model(start)
         best: int | None = 0
         if isinstance(config, QuantizeConfig) and config.mode == "auto":
-            best, results = best_of(candidates(config, bench), model, bench)
+            # Noise can't judge what loses something: without any data only exact steps are taken.
+            ways = [pass_of(config)] if bench.without_data else candidates(config, bench)
+            best, results = best_of(ways, model, bench)
         else:
             results = [_step(pass_of(config), model, bench)]
         found.reports += [result.report for result in results]

@@ -67,6 +67,11 @@ class Workbench:
     clock: Clock
     notes: list[Note] = field(default_factory=list)
 
+    @property
+    def without_data(self) -> bool:
+        """No feeds were given: random ones stand in for judging."""
+        return self.calibration is None and self.evaluation.kind is DataKind.RANDOM
+
     @cached_property
     def simplified(self) -> ir.Model:
         """The canonical model after exact rewrites: where passes on single operators start, and MACs can be counted."""

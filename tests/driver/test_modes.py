@@ -112,3 +112,12 @@ def test_a_plan_of_another_mode_is_named(tmp_path):
     with pytest.raises(PlanError, match="one of dynamic, not of quantize"):
         onnxcomp.quantize(graph(WIDE), plan=path)
     assert onnxcomp.quantize(graph(WIDE), mode="dynamic", plan=path, threads=1).plan == plan
+
+
+def test_optimize_without_any_data_takes_exact_steps_only():
+    """Noise can't judge what loses something."""
+    result = onnxcomp.optimize(graph(WIDE), threads=1, goal="size")
+    steps = {step.name: step for step in result.report.steps}
+    assert set(steps) == {"simplify", "quantize"}
+    assert "needs calibration data" in steps["quantize"].why
+    assert result.report.result.bytes > 0.9 * result.report.source.bytes
