@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 import rich_click as click
@@ -52,6 +53,9 @@ def cli() -> None:
 def main() -> None:
     """The console script. What ends a job from outside (a CI that cancels, a container that stops) cleans up too."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Python tries the folder for temporary files with a file of its own: now, not when an interrupt could leave it.
+    with suppress(OSError):
+        tempfile.gettempdir()
     sys.exit(run(sys.argv[1:]))
 
 
