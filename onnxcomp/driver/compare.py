@@ -31,6 +31,7 @@ from onnxcomp.report.comparison import (
     ProfilePair,
 )
 from onnxcomp.report.structures import Note
+from onnxcomp.report.text import encodable
 from onnxcomp.runtime.call_shapes import shapes_of_call
 from onnxcomp.runtime.profile import Profile, profile
 
@@ -68,7 +69,8 @@ def compare(
         raise ModelError(f"{other.name} can't be compared with {bench.loaded.name}: {complaint}")
     canonical = normalize(other.model).model
     judgement = bench.judge.judge(other.model)
-    first, second = bench.loaded.name, other.name + "'" * (other.name == bench.loaded.name)
+    first, second = encodable(bench.loaded.name), encodable(other.name)
+    second += "'" * (second == first)
     timing = measure(
         {first: bench.loaded.model, second: other.model},
         bench.feed,
