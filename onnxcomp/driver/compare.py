@@ -24,6 +24,7 @@ from onnxcomp.report.comparison import (
     ModelComparison,
     OperatorPair,
 )
+from onnxcomp.report.text import encodable
 from onnxcomp.runtime.call_shapes import shapes_of_call
 
 
@@ -57,7 +58,8 @@ def compare(
         raise ModelError(f"{other.name} can't be compared with {bench.loaded.name}: {complaint}")
     canonical = normalize(other.model).model
     judgement = bench.judge.judge(other.model)
-    first, second = bench.loaded.name, other.name + "'" * (other.name == bench.loaded.name)
+    first, second = encodable(bench.loaded.name), encodable(other.name)
+    second += "'" * (second == first)
     timing = measure(
         {first: bench.loaded.model, second: other.model},
         bench.feed,

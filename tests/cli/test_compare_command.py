@@ -125,6 +125,18 @@ def test_names_from_a_model_are_harmless_in_every_format(onnxcomp: Command, tmp_
         assert format_ != "markdown" or "<b>" not in result.out
 
 
+def test_a_file_name_that_is_not_utf_8_is_shown_with_a_question_mark(onnxcomp: Command, model: Path) -> None:
+    odd = model.with_name("m\udcff.onnx")
+    try:
+        odd.write_bytes(model.read_bytes())
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this file system takes UTF-8 names only")
+    for format_ in ("json", "markdown", "table"):
+        result = onnxcomp("compare", model, odd, "--format", format_, "--min-seconds", "0.1")
+        assert result.code == 0, result.err
+        assert "m?.onnx" in result.out
+
+
 @pytest.mark.parametrize("suffix", [".txt", ".jsn", ""])
 def test_a_report_of_unknown_suffix_is_refused_before_any_work(onnxcomp: Command, model: Path, suffix: str) -> None:
     result = onnxcomp("compare", model, "none.onnx", "--report", f"r{suffix}")
