@@ -26,7 +26,7 @@ from onnxcomp.passes.weight_only.config import WeightOnlyConfig
 from onnxcomp.report.figures import size
 from onnxcomp.report.structures import StepReport, StepStatus
 
-NEAR: Mapping[Goal, float] = {"balanced": 1.1, "latency": GAIN, "size": GAIN}
+NEAR: Mapping[Goal, float] = {"balanced": 1.15, "latency": GAIN, "size": GAIN}
 """How much slower than the fastest (with "size", larger than the smallest) a candidate may be that is better
 otherwise."""
 

@@ -23,6 +23,7 @@ VERBS = {
     "verify-against": ["verify", "GOOD", "--against", "BAD"],
     "compare-a": ["compare", "BAD", "GOOD"],
     "compare-b": ["compare", "GOOD", "BAD"],
+    "inspect": ["inspect", "BAD"],
     "bench": ["bench", "BAD"],
     "bench-second": ["bench", "GOOD", "BAD"],
 }
