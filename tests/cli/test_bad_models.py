@@ -23,7 +23,6 @@ VERBS = {
     "verify-against": ["verify", "GOOD", "--against", "BAD"],
     "compare-a": ["compare", "BAD", "GOOD"],
     "compare-b": ["compare", "GOOD", "BAD"],
-    "inspect": ["inspect", "BAD"],
     "bench": ["bench", "BAD"],
     "bench-second": ["bench", "GOOD", "BAD"],
 }
@@ -118,8 +117,14 @@ BAD: dict[Callable[[Path, bytes], None], str] = {
 }
 
 
-@pytest.mark.parametrize("kind", BAD, ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("verb", VERBS)
+# `inspect` runs nothing: it needs no ONNX Runtime, and an operator that none knows is a finding there.
+INSPECT = {"inspect": ["inspect", "BAD"]}
+CASES = [
+    (verb, kind) for verb in VERBS | INSPECT for kind in BAD if verb not in INSPECT or kind is not unknown_operator
+]
+
+
+@pytest.mark.parametrize(("verb", "kind"), CASES, ids=[f"{verb}, {kind.__name__}" for verb, kind in CASES])
 def test_it_is_one_sentence_and_exit_4(
     onnxcomp: Command, model: Path, verb: str, kind: Callable[[Path, bytes], None]
 ) -> None:
@@ -127,7 +132,7 @@ def test_it_is_one_sentence_and_exit_4(
     kind(bad, model.read_bytes())
     before = sorted(model.parent.rglob("*"))
     places = {"BAD": bad, "GOOD": model}
-    result = onnxcomp(*(places.get(word, word) for word in VERBS[verb]))
+    result = onnxcomp(*(places.get(word, word) for word in (VERBS | INSPECT)[verb]))
     assert result.code == 4, result.err
     assert "Traceback" not in result.err
     message = [line for line in result.err.splitlines() if not line.startswith("· ")]
