@@ -106,6 +106,8 @@ def parse_recipe(text: str, name: str) -> Recipe:
     """
     try:
         return Recipe.model_validate(tomllib.loads(text))
+    except RecursionError as error:
+        raise RecipeError(f"recipe {name}: nested too deep") from error
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"recipe {name} is not TOML: {error}") from error
     except ValidationError as error:

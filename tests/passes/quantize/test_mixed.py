@@ -6,8 +6,10 @@ import json
 
 import numpy as np
 import pytest
+from graphs import cosine, graph, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quantize_cases import TWO, quantized
 
 from onnxcomp.errors import PlanError
 from onnxcomp.passes.base import Evidence
@@ -18,8 +20,6 @@ from onnxcomp.passes.quantize.quantize import Quantize
 from onnxcomp.passes.quantize.sensitivity_file import decided, read_units, write_units
 from onnxcomp.passes.quantize.units import MAX_UNITS, groups, measure
 from onnxcomp.report.reasons import Reason
-from tests.graphs import cosine, graph, run
-from tests.passes.quantize.quantize_cases import TWO, quantized
 
 
 def a_plan(*op_types: str) -> QuantPlan:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from graphs import graph
+from quantize_cases import TWO, quantized
 
 from onnxcomp.errors import RecipeError, UsageError
 from onnxcomp.passes.base import Evidence
 from onnxcomp.passes.quantize.config import QuantizeConfig
 from onnxcomp.passes.quantize.quantize import Quantize
 from onnxcomp.recipe import parse_recipe
-from tests.graphs import graph
-from tests.passes.quantize.quantize_cases import TWO, quantized
 
 
 def planned(**config: object):
