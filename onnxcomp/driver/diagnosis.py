@@ -32,7 +32,7 @@ OLDEST: Mapping[str, tuple[str, tuple[int, ...]]] = {
 """Packages that everything needs, with the oldest version that will do."""
 
 OLDEST_RUNTIME = (1, 24)
-NEW_ENOUGH = 2
+TOO_NEW = 2
 """First major version of onnx-ir whose interface is another one."""
 
 EXTRAS: Mapping[str, str] = {
@@ -89,7 +89,7 @@ def _packages() -> Iterator[Check]:
             yield Check(name=name, status="problem", found="not installed", advice=f'pip install "{name}>={text}"')
         elif _numbers(version) < oldest:
             yield Check(name=name, status="problem", found=version, advice=f'pip install -U "{name}>={text}"')
-        elif name == "onnx-ir" and _numbers(version)[:1] >= (NEW_ENOUGH,):
+        elif name == "onnx-ir" and _numbers(version)[:1] >= (TOO_NEW,):
             yield Check(name=name, status="problem", found=version, advice='pip install "onnx-ir>=1.1,<2"')
         else:
             yield _once(name, version)

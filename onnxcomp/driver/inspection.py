@@ -10,15 +10,13 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxcomp import __version__
-from onnxcomp.calibration.check import checked
 from onnxcomp.calibration.random_feeds import resolve_shape
-from onnxcomp.calibration.readers import Feed, Reader, as_reader
-from onnxcomp.calibration.spec import open_spec, parse_spec
+from onnxcomp.calibration.readers import Feed, Reader
 from onnxcomp.driver.clock import Clock
 from onnxcomp.driver.options import Ep
 from onnxcomp.driver.prospects import READ_LIMIT, Material, prospects
-from onnxcomp.driver.trial import runnable_shapes, shape_candidates, shapes_of, table_limits
-from onnxcomp.driver.workbench import PROBE_SECONDS, check_patterns, check_shape_names, find_target
+from onnxcomp.driver.trial import shape_candidates, shapes_of
+from onnxcomp.driver.workbench import check_patterns, check_shape_names, find_target, open_feeds, probe_limits
 from onnxcomp.errors import UnavailableError, UsageError
 from onnxcomp.model.cost import Cost, cost
 from onnxcomp.model.load import LoadedModel, ModelSource, load
@@ -32,7 +30,7 @@ from onnxcomp.report.figures import size
 from onnxcomp.report.inspection import Inspection, ModelFinding, NodeRow, OperatorRow, TensorFacts, Trait
 from onnxcomp.report.structures import ModelFacts, Note
 from onnxcomp.report.text import plural, printable
-from onnxcomp.runtime.child import Limits, probe
+from onnxcomp.runtime.child import probe
 from onnxcomp.runtime.host import detect_host
 from onnxcomp.runtime.packages import runtime_wheels
 from onnxcomp.runtime.providers import require
@@ -144,15 +142,8 @@ def _feeds(
         UsageError: There is none.
     """
     clock.report("trying the model in a child process", 0, None)
-    left = clock.remaining()
-    limits = Limits(seconds=PROBE_SECONDS if left is None else max(1.0, min(left, PROBE_SECONDS)))
-    if isinstance(source, str):
-        if parse_spec(source).kind == "random":
-            given = runnable_shapes(model, sign, given, config, seed, limits)
-        reader = open_spec(source, sign, shapes=given, limits=table_limits(model), seed=seed)
-    else:
-        reader = as_reader(source, sign)
-    reader = checked(reader, sign)
+    limits = probe_limits(clock)
+    reader = open_feeds(source, model, sign, given, config, seed, limits)
     feed = next(iter(reader), None)
     if feed is None:
         raise UsageError("the calibration set is empty", hint="give at least one feed with --calibration")

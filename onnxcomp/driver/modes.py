@@ -14,17 +14,17 @@ from pydantic import BaseModel
 from onnxcomp.driver.latency import measure
 from onnxcomp.driver.options import Goal
 from onnxcomp.driver.registry import checked, pass_of
-from onnxcomp.driver.steps import GAIN, STEP_SECONDS, StepResult, nothing_to_change, run_step
+from onnxcomp.driver.steps import GAIN, STEP_SECONDS, StepResult, lacks_data, not_run, run_step
 from onnxcomp.driver.workbench import Workbench
 from onnxcomp.errors import UsageError
 from onnxcomp.model.save import weight_bytes
-from onnxcomp.passes.base import CALIBRATION_HINT, Pass, Plan
+from onnxcomp.passes.base import Pass, Plan
 from onnxcomp.passes.dynamic.config import DynamicConfig
 from onnxcomp.passes.precision.precision import PrecisionConfig
 from onnxcomp.passes.quantize.config import QuantizeConfig
 from onnxcomp.passes.weight_only.config import WeightOnlyConfig
 from onnxcomp.report.figures import size
-from onnxcomp.report.structures import StepReport, StepStatus
+from onnxcomp.report.structures import StepStatus
 
 NEAR: Mapping[Goal, float] = {"balanced": 1.15, "latency": GAIN, "size": GAIN}
 """How much slower than the fastest (with "size", larger than the smallest) a candidate may be that is better
@@ -149,19 +149,12 @@ def _error(result: StepResult) -> float:
 
 
 def _tried(step: Pass[Any], model: ir.Model, bench: Workbench) -> StepResult:
-    if step.needs_calibration and bench.calibration is None:
-        return _nothing(step, model, f"needs calibration data: {CALIBRATION_HINT}")
-    plan: Plan = step.plan(model, bench.context)
-    if not plan.changes():
-        return _nothing(step, model, nothing_to_change(plan))
-    share = _share_of_weights(model, plan.changes())
-    if share < LEAST_SHARE:
-        return _nothing(step, model, f"not tried: what it can change holds {share:.0%} of the weights")
+    plan: Plan | None = None if lacks_data(step, bench) else step.plan(model, bench.context)
+    if plan is not None and plan.changes():
+        share = _share_of_weights(model, plan.changes())
+        if share < LEAST_SHARE:
+            return not_run(step, model, f"not tried: what it can change holds {share:.0%} of the weights", plan)
     return run_step(step, model, bench, exact=False, plan=plan)
-
-
-def _nothing(step: Pass[Any], model: ir.Model, why: str) -> StepResult:
-    return StepResult(model, StepReport(name=step.name, status=StepStatus.NOTHING_TO_DO, why=why), None)
 
 
 def _share_of_weights(model: ir.Model, names: frozenset[str]) -> float:

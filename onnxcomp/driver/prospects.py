@@ -9,10 +9,11 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from onnxcomp.driver.workbench import SHAPES_ONLY, rewritten
 from onnxcomp.model import shapes as shape_inference
 from onnxcomp.model.node_costs import NodeCost, node_costs
 from onnxcomp.model.normalize import clone
-from onnxcomp.ops.unread import without_weights
+from onnxcomp.model.unread import without_weights
 from onnxcomp.passes.base import Context, Survey
 from onnxcomp.passes.dynamic.dynamic import Dynamic
 from onnxcomp.passes.factorize import sites as factorize
@@ -20,13 +21,12 @@ from onnxcomp.passes.precision.precision import Precision
 from onnxcomp.passes.prune import skips as prune
 from onnxcomp.passes.prune.analysis import analyse, analyse_shapes
 from onnxcomp.passes.quantize import quantize
-from onnxcomp.passes.simplify.simplify import Simplify, SimplifyConfig, summary
+from onnxcomp.passes.simplify.simplify import Simplify, summary
 from onnxcomp.passes.weight_only.weight_only import WeightOnly
 from onnxcomp.report.figures import size
 from onnxcomp.report.inspection import Prospect
 from onnxcomp.report.text import plural
 
-SHAPES_ONLY = SimplifyConfig(rules=("fold-constants", "remove-idle"))
 READ_LIMIT = 500_000_000
 """Bytes of weights up to which they are read; beyond, only what the graph alone shows is looked at."""
 
@@ -57,8 +57,7 @@ class Material:
     @cached_property
     def folded(self) -> ir.Model:
         """With the arithmetic on shapes done."""
-        step = Simplify(SHAPES_ONLY)
-        return step.apply(self.canonical, step.plan(self.canonical, self.context), self.context)
+        return rewritten(self.canonical, self.context, SHAPES_ONLY)
 
     @cached_property
     def simplified(self) -> ir.Model:
@@ -67,8 +66,7 @@ class Material:
             hollow = clone(self.folded)
             without_weights(hollow)
             return hollow
-        step = Simplify()
-        return step.apply(self.canonical, step.plan(self.canonical, self.context), self.context)
+        return rewritten(self.canonical, self.context)
 
     @cached_property
     def shapes(self) -> Shapes:
@@ -82,8 +80,7 @@ class Material:
             return {}
         static = clone(self.canonical)
         shape_inference.bind(static, given)
-        step = Simplify(SHAPES_ONLY)
-        done = step.apply(static, step.plan(static, self.context), self.context)
+        done = rewritten(static, self.context, SHAPES_ONLY)
         computed = {
             name: tuple(value.const_value.shape.numpy())
             for name, value in done.graph.initializers.items()

@@ -16,14 +16,14 @@ from onnxcomp.driver.rival import Progression, against_whole_layers
 from onnxcomp.driver.steps import CHANNELS, EXACT, StepResult, run_step
 from onnxcomp.driver.workbench import Workbench
 from onnxcomp.errors import UsageError
-from onnxcomp.passes.base import CALIBRATION_HINT, Pass
+from onnxcomp.passes.base import Pass
 from onnxcomp.passes.factorize.config import FactorizeConfig
 from onnxcomp.passes.factorize.factorize import Factorize
 from onnxcomp.passes.prune.config import PruneConfig
 from onnxcomp.passes.prune.prune import Prune
 from onnxcomp.passes.quantize.config import QuantizeConfig
 from onnxcomp.recipe import Recipe, Step
-from onnxcomp.report.structures import StepReport, StepStatus
+from onnxcomp.report.structures import StepStatus
 
 
 def run_recipe(steps: Sequence[Step], bench: Workbench) -> Progression:
@@ -54,9 +54,6 @@ def _run(steps: Sequence[Step], start: ir.Model, bench: Workbench) -> Progressio
 
 
 def _step(step: Pass[Any], model: ir.Model, bench: Workbench) -> StepResult:
-    if step.needs_calibration and bench.calibration is None:
-        why = f"needs calibration data: {CALIBRATION_HINT}"
-        return StepResult(model, StepReport(name=step.name, status=StepStatus.NOTHING_TO_DO, why=why), None)
     if isinstance(step, Prune | Factorize) and getattr(bench.options, step.name) == "auto":
         return largest_cut(step, model, bench)
     return run_step(step, model, bench, exact=step.name in EXACT)
@@ -67,10 +64,13 @@ def asked_steps(recipe: Recipe, options: Options) -> tuple[Step, ...]:
     judge by; factorisation of what is left before it is quantised.
 
     Raises:
-        UsageError: The recipe has such a step already, or the value is neither a share nor "auto".
+        UsageError: The recipe has such a step already, or none that the option is for, or the value is neither a share
+            nor "auto".
     """
     steps = list(recipe.step)
     if options.sensitivity is not None:
+        if not any(isinstance(step, QuantizeConfig) for step in steps):
+            raise UsageError("--sensitivity, and the recipe has no step of static INT8", hint="leave it out")
         path = {"sensitivity": os.fspath(options.sensitivity)}
         steps = [s.model_copy(update=path) if isinstance(s, QuantizeConfig) else s for s in steps]
     if options.factorize is not None:

@@ -8,7 +8,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxcomp.driver.conclusion import FINAL_SECONDS, handed_back
-from onnxcomp.driver.evidence import fidelity_evidence
+from onnxcomp.driver.evidence import Trials
 from onnxcomp.driver.facts import with_provenance
 from onnxcomp.driver.inside import look_inside
 from onnxcomp.driver.latency import versus
@@ -23,6 +23,7 @@ from onnxcomp.driver.steps import (
     MAX_ATTEMPTS,
     SLOWEST,
     batch_cosine,
+    lacks_data,
     nothing_to_change,
 )
 from onnxcomp.driver.workbench import Workbench, prepare
@@ -89,7 +90,7 @@ def run_single(
     start = starting_form(step, bench)
     if plan is not None:
         check_origin(plan, step, start)
-    if plan is None and step.needs_calibration and bench.calibration is None:
+    if plan is None and lacks_data(step, bench):
         raise UsageError(f"{step.name} needs calibration data", hint=CALIBRATION_HINT)
     current: Any = plan if plan is not None else step.plan(start, bench.context)
     if dry_run:
@@ -194,10 +195,11 @@ def _proved(step: Pass[Any], start: ir.Model, plan: Any, bench: Workbench) -> Pr
 def _within_gates(step: Pass[Any], start: ir.Model, first: Proved, bench: Workbench) -> Proved:
     """The candidate with so much given back that the gates of the user hold; the last one tried, if none does."""
     candidate, proof, plan, judgement = first
+    trials = Trials(step, start, bench)
     for _ in range(MAX_ATTEMPTS):
         if judgement.passed or not proof.passed:
             break
-        relaxed = step.relax(plan, fidelity_evidence(step, start, plan, bench, judgement))
+        relaxed = step.relax(plan, trials.evidence(plan, judgement))
         if relaxed is None:
             break
         candidate, proof, plan, judgement = _proved(step, start, relaxed, bench)

@@ -8,14 +8,14 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxcomp.driver.evidence import fidelity_evidence
+from onnxcomp.driver.evidence import Trials
 from onnxcomp.driver.latency import versus
 from onnxcomp.driver.options import Goal
 from onnxcomp.driver.workbench import Workbench
 from onnxcomp.errors import LimitError, OnnxcompError
 from onnxcomp.evaluate.proof import check_batches, check_structure
 from onnxcomp.model.save import weight_bytes
-from onnxcomp.passes.base import Evidence, Pass, Plan, Proof
+from onnxcomp.passes.base import CALIBRATION_HINT, Evidence, Pass, Plan, Proof
 from onnxcomp.report.structures import Attempt, Benchmark, StepReport, StepStatus
 
 MAX_ATTEMPTS = 8
@@ -64,18 +64,16 @@ def run_step(
         most: Attempts at most.
     """
     start = time.monotonic()
+    if plan is None and lacks_data(step, bench):
+        return not_run(step, model, f"needs calibration data: {CALIBRATION_HINT}")
     current: Plan = plan if plan is not None else step.plan(model, bench.context)
-    skips = current.skips
     if not current.changes():
-        why = nothing_to_change(current)
-        report = StepReport(
-            name=step.name, status=StepStatus.NOTHING_TO_DO, why=why, skips=skips, elapsed_s=_since(start)
-        )
-        return StepResult(model, report, None)
+        return not_run(step, model, nothing_to_change(current), current, start)
+    trials = Trials(step, model, bench)
     attempts: list[Attempt] = []
     description = "as planned"
     for _ in range(most or ATTEMPTS.get(step.name, MAX_ATTEMPTS)):
-        candidate, proof, attempt, evidence = _attempt(step, model, current, bench, exact, description)
+        candidate, proof, attempt, evidence = _attempt(trials, current, exact, description)
         attempts.append(attempt)
         if attempt.kept:
             report = StepReport(
@@ -113,10 +111,26 @@ def run_step(
     return StepResult(model, report, None)
 
 
+def lacks_data(step: Pass[Any], bench: Workbench) -> bool:
+    """The pass learns from calibration feeds, and there are none."""
+    return step.needs_calibration and bench.calibration is None
+
+
+def not_run(
+    step: Pass[Any], model: ir.Model, why: str, plan: Plan | None = None, start: float | None = None
+) -> StepResult:
+    """A step that changes nothing, with the reasons of its plan, if there is one."""
+    skips = plan.left_alone() if plan is not None else ()
+    elapsed = _since(start) if start is not None else 0.0
+    report = StepReport(name=step.name, status=StepStatus.NOTHING_TO_DO, why=why, skips=skips, elapsed_s=elapsed)
+    return StepResult(model, report, None)
+
+
 def _attempt(
-    step: Pass[Any], model: ir.Model, plan: Any, bench: Workbench, exact: bool, description: str
+    trials: Trials, plan: Any, exact: bool, description: str
 ) -> tuple[ir.Model, Proof, Attempt, Evidence[Any] | None]:
     """One try: the candidate, its proof, what happened, and the evidence to relax by if it was not kept."""
+    step, model, bench = trials.step, trials.model, trials.bench
 
     def refused(
         why: str, evidence: Evidence[Any] | None, **found: Any
@@ -147,7 +161,7 @@ def _attempt(
     if not judgement.passed:
         failed = next(g for g in judgement.gates if not g.passed)
         why = failed.sentence()
-        return refused(why, fidelity_evidence(step, model, plan, bench, judgement), **found)
+        return refused(why, trials.evidence(plan, judgement), **found)
     # A rewrite must equal what it rewrote, which earlier steps may have moved away from the original.
     reference, wanted = (model, EXACT_COSINE) if exact else (bench.loaded.model, batch_cosine(judgement.error))
     batches = check_batches(reference, candidate, bench.feed, bench.context.session, wanted, exact=exact)

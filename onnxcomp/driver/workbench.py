@@ -85,9 +85,7 @@ class Workbench:
 
     def rewritten(self, model: ir.Model, config: SimplifyConfig | None = None) -> ir.Model:
         """A model after exact rewrites, whatever --only and --exclude say."""
-        everything = replace(self.context, only=(), exclude=())
-        step = Simplify(config)
-        return step.apply(model, step.plan(model, everything), everything)
+        return rewritten(model, self.context, config)
 
     @cached_property
     def calibration_facts(self) -> DataFacts | None:
@@ -102,6 +100,13 @@ class Workbench:
 
     def warn(self, sentence: str) -> None:
         self.notes.append(Note(level="warning", sentence=sentence))
+
+
+def rewritten(model: ir.Model, context: Context, config: SimplifyConfig | None = None) -> ir.Model:
+    """A model after exact rewrites, whatever --only and --exclude say."""
+    everything = replace(context, only=(), exclude=())
+    step = Simplify(config)
+    return step.apply(model, step.plan(model, everything), everything)
 
 
 def prepare(source: ModelSource, options: Options, gates: Gates) -> Workbench:
@@ -221,24 +226,45 @@ def data_facts(reader: Reader | None) -> DataFacts | None:
     )
 
 
+def probe_limits(clock: Clock) -> Limits:
+    """Of the child process in which a model is tried: what is left of the time for the job."""
+    left = clock.remaining()
+    return Limits(seconds=PROBE_SECONDS if left is None else max(1.0, min(left, PROBE_SECONDS)))
+
+
+def open_feeds(
+    source: object,
+    model: ir.Model,
+    sign: Signature,
+    shape: Mapping[str, tuple[int, ...]],
+    config: SessionConfig,
+    seed: int,
+    limits: Limits,
+) -> Reader:
+    """The feeds of a SPEC, a path, or any source that `as_reader` takes, each checked when it is read.
+
+    Args:
+        shape: Sizes of dynamic inputs, for random feeds; those are of sizes on which the model runs.
+        limits: Of the child process that finds out.
+    """
+    if not isinstance(source, str):
+        return checked(as_reader(source, sign), sign)
+    if parse_spec(source).kind == "random":
+        shape = runnable_shapes(model, sign, shape, config, seed, limits)
+    return checked(open_spec(source, sign, shapes=shape, limits=table_limits(model), seed=seed), sign)
+
+
 def _feeds(
     model: ir.Model, options: Options, config: SessionConfig, clock: Clock, notes: list[Note]
 ) -> tuple[Reader | None, Reader, Feed]:
     """Feeds to learn from and to judge by, and a typical one on which the model has run in a child process."""
     sign = signature(model)
-    left = clock.remaining()
-    limits = Limits(seconds=PROBE_SECONDS if left is None else max(1.0, min(left, PROBE_SECONDS)))
+    limits = probe_limits(clock)
 
     def opened(source: object) -> Reader:
-        if isinstance(source, str):
-            given: Mapping[str, tuple[int, ...]] = options.shape
-            if parse_spec(source).kind == "random":
-                given = runnable_shapes(model, sign, options.shape, config, options.seed, limits)
-            reader = open_spec(source, sign, shapes=given, limits=table_limits(model), seed=options.seed)
-        else:
-            reader = as_reader(source, sign)
+        reader = open_feeds(source, model, sign, options.shape, config, options.seed, limits)
         notes.extend(Note(level="warning", sentence=s) for s in reader.notes)
-        return checked(reader, sign)
+        return reader
 
     calibration = None if options.calibration is None else opened(options.calibration)
     evaluation = None if options.eval is None else opened(options.eval)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from onnxcomp.model.unread import all_finite
 from onnxcomp.ops.attributes import constant, is_constant, is_standard, new_initializer, qualified
 from onnxcomp.ops.kernels import QUANTIZATION_OPERATORS
 from onnxcomp.ops.linear import Array, LinearView, MatrixView
-from onnxcomp.ops.unread import all_finite
 from onnxcomp.passes.selection import no_weight
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
 from onnxcomp.report.structures import Skip

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from onnxcomp.model.unread import all_finite
 from onnxcomp.ops.attributes import constant, int_attribute, is_constant, is_standard, new_initializer
-from onnxcomp.ops.unread import all_finite
 from onnxcomp.passes.integer_weights import quantize_weight, weight_scales
 from onnxcomp.passes.selection import left_out
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason

@@ -121,3 +121,21 @@ def test_optimize_without_any_data_takes_exact_steps_only():
     assert set(steps) == {"simplify", "quantize"}
     assert "needs calibration data" in steps["quantize"].why
     assert result.report.result.bytes > 0.9 * result.report.source.bytes
+
+
+def test_what_is_not_tried_says_of_each_node_why_it_stays():
+    convolution = "g (float[N,8,8,8] x, float[8,8,3,3] w1) => (float[N,8,6,6] y) { [only] y = Conv(x, w1) }"
+    rng = np.random.default_rng(0)
+    items = [{"x": rng.standard_normal((1, 8, 8, 8)).astype(np.float32)} for _ in range(20)]
+    result = onnxcomp.quantize(graph(convolution), calibration=items, mode="auto", threads=1)
+    steps = {step.name: step for step in result.report.steps}
+    for name in ("dynamic", "weight-only"):
+        assert steps[name].status is StepStatus.NOTHING_TO_DO
+        assert [skip.node for skip in steps[name].skips] == ["only"]
+
+
+def test_a_sensitivity_file_without_a_step_that_quantises_is_refused(tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('[[step]]\npass = "simplify"')
+    with pytest.raises(UsageError, match="no step of static INT8"):
+        onnxcomp.optimize(graph(WIDE), recipe=recipe, sensitivity=tmp_path / "units.json")

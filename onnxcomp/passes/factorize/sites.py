@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from onnxcomp.model.unread import all_finite
 from onnxcomp.ops.attributes import constant, is_standard
 from onnxcomp.ops.linear import ConvView, LinearView, MatrixView
-from onnxcomp.ops.unread import all_finite
 from onnxcomp.passes.base import Context, Survey
 from onnxcomp.passes.factorize.ranks import break_even
 from onnxcomp.passes.selection import no_weight

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from onnxcomp.passes.quantize.ranges import Method
 from onnxcomp.report.structures import Record
@@ -34,8 +34,15 @@ class QuantizeConfig(Record):
     smooth: Literal["auto", "none"] | Annotated[float, Field(ge=0, le=1)] = "auto"
     correct: Literal["auto", "none"] = "auto"
     sensitivity: str | None = None
-
     nodes: dict[str, Literal["int8", "float"]] = Field(default_factory=dict)
     tensors: dict[str, Method | tuple[float, float]] = Field(default_factory=dict)
 
     model_config = Record.model_config | {"populate_by_name": True}
+
+    @model_validator(mode="after")
+    def _valid(self) -> QuantizeConfig:
+        if self.mode == "auto" and (self.nodes or self.tensors):
+            raise ValueError(
+                'nodes and tensors are for mode = "static"; the other ways to quantise would not obey them'
+            )
+        return self

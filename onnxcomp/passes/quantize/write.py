@@ -11,6 +11,7 @@ from onnxcomp.model.normalize import clone
 from onnxcomp.ops.attributes import constant, is_constant
 from onnxcomp.ops.targets import TARGETS, Int8
 from onnxcomp.passes.integer_weights import quantize_weight
+from onnxcomp.passes.products import drop_unread
 from onnxcomp.passes.quantize.affine import QMAX, Affine, from_range, quantize_bias, scalar_constant
 from onnxcomp.passes.quantize.forms import FORMS
 from onnxcomp.passes.quantize.placement import quantized_values, settle
@@ -111,9 +112,7 @@ class _Writer:
         for node in list(self._graph):
             if node.op_type == "DequantizeLinear" and not (node.outputs[0].uses() or node.outputs[0].is_graph_output()):
                 self._graph.remove(node, safe=True)
-        for name, value in list(self._graph.initializers.items()):
-            if not value.uses() and not value.is_graph_output():
-                del self._graph.initializers[name]
+        drop_unread(self._graph)
         self._graph.sort()
 
     def _weight(self, site: Site) -> ir.Value:

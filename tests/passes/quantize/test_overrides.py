@@ -81,3 +81,8 @@ def test_both_are_written_in_a_recipe():
     assert step.tensors == {"/stem/Conv_output_0": (0.0, 6.0), "/logits": "percentile"}
     with pytest.raises(RecipeError, match=r"step\[0\]\.nodes"):
         parse_recipe('[[step]]\npass = "quantize"\nnodes = { a = "int4" }', "example")
+
+
+def test_a_way_to_quantise_that_would_not_obey_them_is_refused():
+    with pytest.raises(RecipeError, match='mode = "static"'):
+        parse_recipe('[[step]]\npass = "quantize"\nmode = "auto"\nnodes = { "/head/*" = "float" }', "example")
