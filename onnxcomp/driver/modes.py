@@ -17,6 +17,7 @@ from onnxcomp.driver.registry import checked, pass_of
 from onnxcomp.driver.steps import GAIN, STEP_SECONDS, StepResult, lacks_data, not_run, run_step
 from onnxcomp.driver.workbench import Workbench
 from onnxcomp.errors import UsageError
+from onnxcomp.model.cost import cost
 from onnxcomp.model.save import weight_bytes
 from onnxcomp.passes.base import Pass, Plan
 from onnxcomp.passes.dynamic.config import DynamicConfig
@@ -31,7 +32,7 @@ NEAR: Mapping[Goal, float] = {"balanced": 1.15, "latency": GAIN, "size": GAIN}
 otherwise."""
 
 LEAST_SHARE = 0.5
-"""Share of the weights that a candidate must change to be worth a measurement."""
+"""Share of the weights or of the multiply-accumulates that a candidate must change to be worth a measurement."""
 
 
 @dataclass(frozen=True)
@@ -151,10 +152,17 @@ def _error(result: StepResult) -> float:
 def _tried(step: Pass[Any], model: ir.Model, bench: Workbench) -> StepResult:
     plan: Plan | None = None if lacks_data(step, bench) else step.plan(model, bench.context)
     if plan is not None and plan.changes():
-        share = _share_of_weights(model, plan.changes())
-        if share < LEAST_SHARE:
-            return not_run(step, model, f"not tried: what it can change holds {share:.0%} of the weights", plan)
+        weights, macs = _share_of_weights(model, plan.changes()), _share_of_macs(model, plan.changes(), bench)
+        if max(weights, macs) < LEAST_SHARE:
+            why = f"not tried: what it can change holds {weights:.0%} of the weights and {macs:.0%} of the MACs"
+            return not_run(step, model, why, plan)
     return run_step(step, model, bench, exact=False, plan=plan)
+
+
+def _share_of_macs(model: ir.Model, names: frozenset[str], bench: Workbench) -> float:
+    """Multiply-accumulates of these nodes, over all that are known."""
+    counted = cost(model, bench.context.shapes)
+    return sum(counted.by_node.get(name, 0) for name in names) / max(1, counted.macs)
 
 
 def _share_of_weights(model: ir.Model, names: frozenset[str]) -> float:

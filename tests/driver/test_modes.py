@@ -139,3 +139,19 @@ def test_a_sensitivity_file_without_a_step_that_quantises_is_refused(tmp_path):
     recipe.write_text('[[step]]\npass = "simplify"')
     with pytest.raises(UsageError, match="no step of static INT8"):
         onnxcomp.optimize(graph(WIDE), recipe=recipe, sensitivity=tmp_path / "units.json")
+
+
+def test_static_int8_is_tried_where_it_has_the_work_although_not_the_weights():
+    """A convolution with nearly all multiply-accumulates, and a GRU with nearly all weights."""
+    text = """g (float[N,16,32,32] x, float[16,16,3,3] w1, float[1,768,16] w2, float[1,768,256] w3)
+        => (float[a,b,c,d] y, float[1,N,256] h) {
+        [work] c1 = Conv<pads = [1, 1, 1, 1]>(x, w1) y = Relu(c1) m = GlobalAveragePool(y) f = Flatten(m)
+        zero = Constant<value = int64[1] {0}>() s = Unsqueeze(f, zero)
+        [weights] o, h = GRU<hidden_size = 256>(s, w2, w3)
+    }"""
+    rng = np.random.default_rng(0)
+    items = [{"x": rng.standard_normal((1, 16, 32, 32)).astype(np.float32)} for _ in range(20)]
+    result = onnxcomp.quantize(graph(text), calibration=items, mode="auto", threads=1)
+    steps = {step.name: step for step in result.report.steps}
+    assert len(steps["quantize"].attempts) > 0
+    assert "not tried" in steps["dynamic"].why or "no node" in steps["dynamic"].why
