@@ -69,7 +69,7 @@ def draft(config: QuantizeConfig, original: ir.Model, preparation: Preparation, 
         UsageError: A pattern of the config matches nothing.
     """
     assert ctx.calibration is not None
-    own = {node.name for node in original.graph}
+    own, fixed = {node.name for node in original.graph}, pinned(config, original)
     model = equalised(smoothed(original, preparation.factors, preparation.readers), preparation.equalization)
     exclude = (*ctx.exclude, *(pattern for pattern, precision in config.nodes.items() if precision == "float"))
     sites, skips = sites_for(ctx.target.int8.placement, model, ctx.only, exclude)
@@ -116,7 +116,7 @@ def draft(config: QuantizeConfig, original: ir.Model, preparation: Preparation, 
         smoothing_choice=preparation.choice,
         equalization=preparation.equalization,
         padded={name: channels for name, channels in padded.items() if channels},
-        pinned=pinned(config, model),
+        pinned=fixed,
         ties=tied,
         islands=regions,
         alternatives=others,
