@@ -104,13 +104,17 @@ def reason_lines(skips: Collection[Skip], limit: int | None) -> list[str]:
     largest = sorted(groups.items(), key=lambda item: -len(item[1]))
     lines = []
     for code, members in largest[:limit]:
-        sentences = {s.sentence for s in members}
-        sentence = sentences.pop() if len(sentences) == 1 else DESCRIPTIONS[code]
         kinds = listed(dict(Counter(s.op_type for s in members).most_common()))
-        lines.append(f"left alone: {kinds} [{code}] {printable(sentence, 200)}")
+        lines.append(f"left alone: {kinds} [{code}] {printable(meaning(code, members), 300)}")
     if len(groups) > limit:
         lines.append(f"… {len(groups) - limit} reasons more")
     return lines
+
+
+def meaning(code: Reason, skips: Collection[Skip]) -> str:
+    """Why nodes of one reason were left alone: the sentence that all share, or what the reason means and the first."""
+    sentences = list(dict.fromkeys(s.sentence for s in skips))
+    return sentences[0] if len(sentences) == 1 else f"{DESCRIPTIONS[code]} For one: {sentences[0]}"
 
 
 def listed(counts: Mapping[str, int], limit: int = 8) -> str:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnxcomp.errors import ModelError
 from onnxcomp.runtime.session import SessionConfig, open_session
-from onnxcomp.runtime.source import temporary_folder
+from onnxcomp.runtime.source import TemporaryFolder
 
 _WEIGHTS = (
     ("session.optimized_model_external_initializers_file_name", "weights.data"),
@@ -28,7 +28,7 @@ def optimized_graph(model: ir.Model | bytes | Path, config: SessionConfig | None
     Raises:
         ModelError: ONNX Runtime refuses the model, or wrote a graph that can't be read.
     """
-    folder = temporary_folder()
+    folder = TemporaryFolder()
     try:
         path = Path(folder.name).absolute() / "optimized.onnx"
         config = config or SessionConfig()

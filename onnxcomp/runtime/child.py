@@ -22,7 +22,7 @@ from onnxcomp.runtime.host import detect_host
 from onnxcomp.runtime.job import JOB_FILE, OUTCOME_FILE, STDERR_FILE, Job, Outcome, read_arrays, write_arrays
 from onnxcomp.runtime.messages import clean
 from onnxcomp.runtime.session import Feed, SessionConfig
-from onnxcomp.runtime.source import temporary_folder, write_model
+from onnxcomp.runtime.source import TemporaryFolder, write_model
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -95,7 +95,7 @@ def probe(
     """
     config, limits = config or SessionConfig(), limits or Limits()
     providers.require(config.provider)
-    with temporary_folder() as name:
+    with TemporaryFolder() as name:
         folder = Path(name)
         job = Job(
             model=write_model(model, folder),

@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from onnxcomp.errors import ModelError
 from onnxcomp.runtime.session import Feed, SessionConfig, open_session
-from onnxcomp.runtime.source import temporary_folder
+from onnxcomp.runtime.source import TemporaryFolder
 
 WARM_UP = 3
 """Calls at the beginning that do not count."""
@@ -89,7 +89,7 @@ def profile(
         ModelError: The model can't be run, or ONNX Runtime wrote no profile that can be read.
     """
     most = max(3, min(runs, MOST_EVENTS // max(1, len(model.graph))))
-    with temporary_folder() as folder:
+    with TemporaryFolder() as folder:
         prefix = Path(folder).absolute() / "profile"
         with open_session(model, replace(config, profile_prefix=prefix)) as session:
             start, done = time.monotonic(), 0

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +15,36 @@ from onnxcomp.errors import ModelError
 if TYPE_CHECKING:  # the child process starts without onnx-ir
     import onnx_ir as ir
 
-TemporaryFolder = tempfile.TemporaryDirectory[str]
+
+class TemporaryFolder:
+    """A private folder that goes with the object, whenever an interrupt comes: `tempfile.TemporaryDirectory` leaves its
+    own behind if that is while it is made or removed.
+
+    Its prefix is what `messages.clean` takes out of error messages.
+    """
+
+    def __init__(self) -> None:
+        self.name = os.path.join(tempfile.gettempdir(), f"onnxcomp-{secrets.token_hex(8)}")
+        # Registered first, and called at the end of the process at the latest. Windows keeps mapped files open: those
+        # are left to the system's own cleaning.
+        self._remove = weakref.finalize(self, shutil.rmtree, self.name, ignore_errors=True)
+        try:
+            os.mkdir(self.name, 0o700)
+        except FileExistsError:
+            self._remove.detach()
+            raise
+
+    def __enter__(self) -> str:
+        return self.name
+
+    def __exit__(self, *exception: object) -> None:
+        self.cleanup()
+
+    def cleanup(self) -> None:
+        """Removes it with all that is in it; a second call does nothing."""
+        if self._remove.alive:
+            shutil.rmtree(self.name, ignore_errors=True)
+            self._remove.detach()
 
 
 def loadable(model: ir.Model | bytes | Path) -> tuple[bytes | str, TemporaryFolder | None]:
@@ -24,7 +57,7 @@ def loadable(model: ir.Model | bytes | Path) -> tuple[bytes | str, TemporaryFold
 
     if weight_bytes(model) <= INLINE_LIMIT:
         return serialize(model), None
-    folder = temporary_folder()
+    folder = TemporaryFolder()
     try:
         return str(write_model(model, Path(folder.name))), folder
     except BaseException:
@@ -44,12 +77,6 @@ def write_model(model: ir.Model | bytes | Path, folder: Path) -> Path:
 
     save_model(model, path)
     return path
-
-
-def temporary_folder() -> TemporaryFolder:
-    """A private folder; its prefix is what `messages.clean` takes out of error messages."""
-    # Windows keeps mapped files open: leave them to the system's own cleaning.
-    return tempfile.TemporaryDirectory(prefix="onnxcomp-", ignore_cleanup_errors=True)
 
 
 def _existing(path: Path) -> Path:

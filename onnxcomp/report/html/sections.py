@@ -9,9 +9,9 @@ from math import isnan
 
 from markupsafe import Markup
 
-from onnxcomp.report.figures import factor, size
+from onnxcomp.report.figures import factor, meaning, size
 from onnxcomp.report.html.pictures import bar
-from onnxcomp.report.reasons import DESCRIPTIONS, Reason
+from onnxcomp.report.reasons import Reason
 from onnxcomp.report.structures import (
     Benchmark,
     Channels,
@@ -172,16 +172,15 @@ def left_alone(report: Report) -> list[LeftAlone]:
 
 
 def reasons(found: Iterable[LeftAlone]) -> list[tuple[Reason, int, str, str]]:
-    """(code, nodes, their operators, what it means), the most frequent first; the sentence where all share one."""
+    """(code, nodes, their operators, what it means), the most frequent first."""
     groups: dict[Reason, list[Skip]] = defaultdict(list)
     for entry in found:
         groups[entry.skip.code].append(entry.skip)
     rows = []
     for code, members in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
         kinds = Counter(s.op_type for s in members).most_common(5)
-        sentences = {s.sentence for s in members}
-        why = sentences.pop() if len(sentences) == 1 else DESCRIPTIONS[code]
-        rows.append((code, len(members), ", ".join(f"{number} {kind}" for kind, number in kinds), why))
+        operators = ", ".join(f"{number} {kind}" for kind, number in kinds)
+        rows.append((code, len(members), operators, meaning(code, members)))
     return rows
 
 
