@@ -15,7 +15,7 @@ from onnxcomp.calibration.readers import Feed, Reader
 from onnxcomp.driver.clock import Clock
 from onnxcomp.driver.options import Ep
 from onnxcomp.driver.prospects import READ_LIMIT, Material, prospects
-from onnxcomp.driver.trial import shape_candidates, shapes_of
+from onnxcomp.driver.trial import shape_candidates, shapes_of, try_out
 from onnxcomp.driver.workbench import check_patterns, check_shape_names, find_target, open_feeds, probe_limits
 from onnxcomp.errors import UnavailableError, UsageError
 from onnxcomp.model.cost import Cost, cost
@@ -30,7 +30,6 @@ from onnxcomp.report.figures import size
 from onnxcomp.report.inspection import Inspection, ModelFinding, NodeRow, OperatorRow, TensorFacts, Trait
 from onnxcomp.report.structures import ModelFacts, Note
 from onnxcomp.report.text import plural, printable
-from onnxcomp.runtime.child import probe
 from onnxcomp.runtime.host import detect_host
 from onnxcomp.runtime.packages import runtime_wheels
 from onnxcomp.runtime.providers import require
@@ -147,7 +146,7 @@ def _feeds(
     feed = next(iter(reader), None)
     if feed is None:
         raise UsageError("the calibration set is empty", hint="give at least one feed with --calibration")
-    probe(model, config=config, feed=feed, limits=limits)
+    try_out(model, config, limits, feed)
     return reader, feed
 
 

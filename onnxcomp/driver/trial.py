@@ -1,7 +1,8 @@
-"""Sizes for the dynamic dimensions of a model without data, found by running it."""
+"""The first runs of a model, in a child process: on feeds, and on sizes for dynamic dimensions where there are none."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 
@@ -9,9 +10,12 @@ import onnx_ir as ir
 
 from onnxcomp.calibration.random_feeds import random_reader
 from onnxcomp.calibration.readers import Feed
-from onnxcomp.errors import DataError, ModelError, OnnxcompError
+from onnxcomp.errors import DataError, LimitError, ModelError, OnnxcompError
+from onnxcomp.model.shapes import in_call
 from onnxcomp.model.signature import Signature
 from onnxcomp.ops.attributes import constant
+from onnxcomp.report.figures import size as shown_size
+from onnxcomp.report.text import printable
 from onnxcomp.runtime.child import Limits, probe
 from onnxcomp.runtime.session import SessionConfig
 
@@ -22,9 +26,47 @@ SIZES = (64, 128, 224, 320, 32, 16, 640, 512, 8, 2, 1)
 
 BATCH = re.compile(r"batch|^n$|^b$|^bs$", re.IGNORECASE)
 
+_NO_SIZE = (None, ir.DataType.UNDEFINED, ir.DataType.STRING)
+
 
 class NotRunnable(ModelError):
     """The model loads, but no random feed suits it: only real ones can show anything."""
+
+
+def try_out(model: ir.Model, config: SessionConfig, limits: Limits, feed: Feed | None = None) -> None:
+    """Loads a model in a child process, and runs it once when there is a feed; not if a value won't fit into memory.
+
+    Raises:
+        LimitError: A value is larger than the memory that the child may take, or it took too much of what it may.
+        OnnxcompError: Whatever else `probe` raises.
+    """
+    memory = limits.resolved_memory()
+    if memory is not None:
+        check_sizes(model, shapes_of(feed or {}), memory)
+    probe(model, config=config, feed=feed, limits=limits)
+
+
+def check_sizes(model: ir.Model, shapes: Shapes, memory: int) -> None:
+    """Every value whose shape can be inferred fits into memory by itself.
+
+    Args:
+        shapes: Of the inputs; without one, only what no input decides is known.
+        memory: Bytes.
+
+    Raises:
+        LimitError: One does not; says which, and how large it would be.
+    """
+    made = (value for node in model.graph for value in node.outputs)
+    kinds = {value.name: value.dtype for value in (*model.graph.inputs, *made)}
+    for name, shape in in_call(model, shapes).items():
+        kind = kinds.get(name)
+        taken = int(math.prod(shape) * (1 if kind in _NO_SIZE else kind.itemsize))
+        if taken > memory:
+            raise LimitError(
+                f"the value '{printable(name)}' takes {shown_size(taken)}: its shape is {list(shape)}, "
+                f"and there are {shown_size(memory)} of memory",
+                hint="give smaller shapes (--shape), or use a machine with more memory",
+            )
 
 
 def shape_candidates(sign: Signature, given: Shapes) -> Iterator[dict[str, tuple[int, ...]]]:
@@ -82,13 +124,13 @@ def runnable_shapes(
         ModelError: ONNX Runtime can't load the model.
         NotRunnable: No size was accepted; the hint says to give real feeds or --shape.
     """
-    probe(model, config=config, limits=limits)
+    try_out(model, config, limits)
     tables = table_limits(model)
     failure: OnnxcompError | None = None
     for shapes in shape_candidates(sign, given):
         try:
             feed = next(iter(random_reader(sign, 1, shapes=shapes, limits=tables, seed=seed)))
-            probe(model, config=config, feed=feed, limits=limits)
+            try_out(model, config, limits, feed)
         except (ModelError, DataError) as error:
             failure = failure or error
         else:

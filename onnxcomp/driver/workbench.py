@@ -15,7 +15,7 @@ from onnxcomp.calibration.spec import open_spec, parse_spec
 from onnxcomp.calibration.split import hold_out
 from onnxcomp.driver.clock import Clock
 from onnxcomp.driver.options import Ep, Options
-from onnxcomp.driver.trial import runnable_shapes, shapes_of, table_limits
+from onnxcomp.driver.trial import runnable_shapes, shapes_of, table_limits, try_out
 from onnxcomp.errors import UsageError
 from onnxcomp.evaluate.gates import Gates
 from onnxcomp.evaluate.judge import Judge
@@ -30,7 +30,7 @@ from onnxcomp.passes.base import Context
 from onnxcomp.passes.selection import unmatched
 from onnxcomp.passes.simplify.simplify import Simplify, SimplifyConfig
 from onnxcomp.report.structures import DataFacts, Note
-from onnxcomp.runtime.child import Limits, probe
+from onnxcomp.runtime.child import Limits
 from onnxcomp.runtime.host import detect_host, detect_target
 from onnxcomp.runtime.library import version as ort_version
 from onnxcomp.runtime.providers import require
@@ -95,7 +95,7 @@ class Workbench:
     def second(self, source: ModelSource) -> LoadedModel:
         """Another model through the same door, tried in a child process like the first."""
         loaded = load(source, ort_version=ort_version())
-        probe(loaded.model, config=self.context.session)
+        try_out(loaded.model, self.context.session, probe_limits(self.clock))
         return loaded
 
     def warn(self, sentence: str) -> None:
@@ -294,7 +294,7 @@ def _feeds(
     if feed is None:
         raise UsageError("the evaluation set is empty", hint="give at least one feed with --eval")
     clock.report("trying the model in a child process", 0, None)
-    probe(model, config=config, feed=feed, limits=limits)
+    try_out(model, config, limits, feed)
     return calibration, evaluation, feed
 
 

@@ -15,7 +15,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxcomp.errors import ModelError, UsageError
-from onnxcomp.model import convert, graph_file, payload
+from onnxcomp.model import convert, graph_file, inference, payload
 from onnxcomp.model.containment import DataFolder, check_range
 from onnxcomp.model.findings import Finding, FindingCode
 from onnxcomp.model.preflight import Facts, LoadLimits, preflight
@@ -75,6 +75,7 @@ def load(
         ModelError: Not found, not a model, hostile, damaged or too large; says which tensor, node or file.
         UsageError: `source` is something else.
     """
+    inference.start()  # beside the reading: shapes are inferred next
     match source:
         case ir.Model():
             return _from_ir(source, limits, ort_version)

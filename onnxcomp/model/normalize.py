@@ -85,11 +85,12 @@ def name_nodes(model: ir.Model) -> None:
 
 def name_values(model: ir.Model) -> None:
     """Renames values whose name is taken in their graph or in one around it; inputs, outputs and older names stay."""
-    _name_values(model.graph, frozenset(v.name for v in model.graph.outputs if v.name), set(model.graph.outputs))
+    _name_values(model.graph, {v.name for v in model.graph.outputs if v.name}, set(model.graph.outputs))
 
 
-def _name_values(graph: ir.Graph, around: frozenset[str], fixed: set[ir.Value]) -> None:
-    taken = set(around)
+def _name_values(graph: ir.Graph, taken: set[str], fixed: set[ir.Value]) -> None:
+    """Names of a graph and its bodies. `taken`: names around it; left as it was, for the next body beside this one."""
+    own: list[str] = []
     seen = set(fixed)
     nodes = tuple(graph)
     made = (value for node in nodes for value in node.outputs)
@@ -101,9 +102,11 @@ def _name_values(graph: ir.Graph, around: frozenset[str], fixed: set[ir.Value]) 
         if value.name in taken:
             value.name = free_name(value.name, taken)
         taken.add(value.name)
+        own.append(value.name)
     for node in nodes:
         for body in bodies(node):
-            _name_values(body, frozenset(taken), set())
+            _name_values(body, taken, set())
+    taken.difference_update(own)
 
 
 def free_name(base: str, taken: set[str]) -> str:

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Mapping, Sequence
 
 import onnx
-import onnx.shape_inference
 import onnx_ir as ir
 
 from onnxcomp.errors import ModelError
+from onnxcomp.model.inference import Refused, infer
 from onnxcomp.ops.attributes import is_standard
 
 logger = logging.getLogger(__name__)
@@ -112,9 +112,8 @@ def type_complaint(model: ir.Model) -> str | None:
     known = (v for node in model.graph for v in node.outputs if v.type is not None and not v.is_graph_output())
     proto.graph.value_info.extend(ir.serde.serialize_value(v) for v in known)
     try:
-        onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
-    # onnx raises its own errors and those of protobuf, whatever is wrong with one operator of the model.
-    except Exception as error:
+        infer(proto, strict=True)
+    except Refused as error:
         return " ".join(str(error).split())[:300]
     return None
 
@@ -149,9 +148,8 @@ def _infer(proto: onnx.ModelProto) -> onnx.GraphProto | None:
     makes a tensor of a sequence.
     """
     try:
-        return onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True).graph
-    # onnx raises its own errors and those of protobuf, whatever is wrong with one operator of the model.
-    except Exception as error:
+        return infer(proto).graph
+    except Refused as error:
         logger.debug("shape inference failed: %s", error)
         return None
 

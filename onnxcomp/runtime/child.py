@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from onnxcomp import errors
 from onnxcomp.errors import DataError, InternalError, LimitError, ModelError, OnnxcompError
+from onnxcomp.model.children import child_environment
 from onnxcomp.runtime import providers
 from onnxcomp.runtime.host import detect_host
 from onnxcomp.runtime.job import JOB_FILE, OUTCOME_FILE, STDERR_FILE, Job, Outcome, read_arrays, write_arrays
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 _SHARE_OF_MEMORY = 0.9
 _STDERR_TAIL = 16_000
-_INHERITED = ("PATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP")
 _OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "Cannot allocate")
 _CHILD = "onnxcomp.runtime.child_main"
 
@@ -158,16 +158,6 @@ def _run_child(folder: Path, limits: Limits) -> Outcome:
         return Outcome.model_validate_json((folder / OUTCOME_FILE).read_bytes())
     except (FileNotFoundError, ValidationError):  # it died before, or while, writing
         raise _death(code, _tail(folder / STDERR_FILE), limits) from None
-
-
-def child_environment(parent: os._Environ[str] | dict[str, str]) -> dict[str, str]:
-    """What the child inherits: what loading libraries needs, the same packages as here, and nothing else."""
-    kept = {key: value for key, value in parent.items() if key in _INHERITED or key.startswith("CUDA_")}
-    return kept | {
-        "PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path),
-        "ORT_DISABLE_TELEMETRY": "1",
-        "OPENBLAS_NUM_THREADS": "1",  # numpy's threads would reserve address space and compute nothing
-    }
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -121,7 +121,7 @@ def test_nothing_is_run_without_feeds(cnn: ir.Model, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(library, "onnxruntime", never)
     monkeypatch.setattr("onnxcomp.runtime.session.onnxruntime", never)
-    monkeypatch.setattr(inspection, "probe", never)
+    monkeypatch.setattr(inspection, "try_out", never)
     found = onnxcomp.inspect(cnn)
     assert not found.executed
     assert "without feeds" in " ".join(of(found, "float16").detail)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from graphs import graph
 
-from onnxcomp.driver.trial import NotRunnable, runnable_shapes, shape_candidates, table_limits
-from onnxcomp.errors import ModelError
+from onnxcomp.driver.trial import NotRunnable, check_sizes, runnable_shapes, shape_candidates, table_limits
+from onnxcomp.errors import LimitError, ModelError
 from onnxcomp.model.signature import signature
 from onnxcomp.runtime.child import Limits
 from onnxcomp.runtime.session import SessionConfig
@@ -67,3 +67,11 @@ def test_a_name_that_only_says_dynamic_is_not_a_batch():
         "g (float[DynamicDimension.0,3,DynamicDimension.1,8] x) => (float[a,b,c,d] y) { y = Relu(x) }".replace(".", "_")
     )
     assert next(shape_candidates(signature(model), {})) == {"x": (1, 3, 64, 8)}
+
+
+def test_a_value_that_does_not_fit_into_memory_is_named_before_anything_runs():
+    model = graph("g (float[N,3] x, int64[2] n = {1, 4}) => (float[M,3] y) { t = Tile(x, n) y = Tile(t, n) }")
+    check_sizes(model, {"x": (1000, 3)}, memory=200_000)
+    with pytest.raises(LimitError, match=r"'y' takes 0\.19 MB: its shape is \[1000, 48\]"):
+        check_sizes(model, {"x": (1000, 3)}, memory=100_000)
+    check_sizes(model, {}, memory=1)

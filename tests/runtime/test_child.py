@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from onnxcomp.errors import DataError, InternalError, LimitError, ModelError
+from onnxcomp.model.children import child_environment
 from onnxcomp.runtime import child
-from onnxcomp.runtime.child import Limits, child_environment, probe
+from onnxcomp.runtime.child import Limits, probe
 from onnxcomp.runtime.host import Host
 from onnxcomp.runtime.session import SessionConfig, open_session
 

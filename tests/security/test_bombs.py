@@ -67,6 +67,12 @@ def of_one_name() -> bytes:
     return proto.SerializeToString()
 
 
+def doubled(first: str, step: str) -> bytes:
+    """Forty steps, each of which makes a value twice as long."""
+    steps = "".join(step.format(i=i, p=i - 1) for i in range(1, 41))
+    return text(f"c0 = {first} (x, z) {steps} m = ReduceMax <keepdims = 0> (c40) y = Add (x, m)", "int64[1] z = {0}")
+
+
 def changed(change: Callable[[onnx.ModelProto], object]) -> bytes:
     proto = two_products()
     change(proto)
@@ -111,6 +117,11 @@ BOMBS: dict[str, tuple[Callable[[], bytes], tuple[int, ...]]] = {
     ),
     "Range, no end": (lambda: asks("Range (a, b, c)", "float a = {0}, float b = {1}, float c = {0}"), (0, 4, 6)),
     "many medium constants": (many_medium, (0,)),
+    "a vector that doubles": (lambda: doubled("Gather", "c{i} = Concat <axis = 0> (c{p}, c{p}) "), (6,)),
+    "rows that double": (
+        lambda: doubled("Unsqueeze", "n{i} = Neg (c{p}) c{i} = Concat <axis = 0> (c{p}, n{i}) "),
+        (6,),
+    ),
     "functions without end": (laughing, (4,)),
     "one name for all nodes": (of_one_name, (0, 4)),
     "a cycle": (lambda: changed(_loop), (4,)),
