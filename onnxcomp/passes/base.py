@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from onnxcomp import __version__
 from onnxcomp.calibration.readers import Feed, Reader
+from onnxcomp.errors import UsageError
 from onnxcomp.model.fingerprint import structure_sha256
 from onnxcomp.ops.targets import Target
 from onnxcomp.report.structures import Channels, FusionAudit, Layer, Record, Skip
@@ -118,6 +119,19 @@ def header(pass_name: str, model: ir.Model, ctx: Context, skips: Iterable[Skip] 
         target=ctx.target.name,
         skips=tuple(skips),
     ).model_dump()
+
+
+def require_data(needing: Sequence[str], ctx: Context) -> None:
+    """Whoever needs calibration feeds has them.
+
+    Args:
+        needing: What was asked for and can't do without; empty if nothing.
+
+    Raises:
+        UsageError: There are none.
+    """
+    if needing and ctx.calibration is None:
+        raise UsageError(f"{' and '.join(needing)} can't be had without calibration data", hint=CALIBRATION_HINT)
 
 
 @dataclass(frozen=True)

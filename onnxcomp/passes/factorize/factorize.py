@@ -12,7 +12,7 @@ from onnxcomp.errors import LimitError, OnnxcompError, UsageError
 from onnxcomp.evaluate.equivalence import Equivalence, compare, watched
 from onnxcomp.model.cost import cost
 from onnxcomp.ops.linear import Array
-from onnxcomp.passes.base import CALIBRATION_HINT, Context, Evidence, Proof, header
+from onnxcomp.passes.base import CALIBRATION_HINT, Context, Evidence, Proof, header, require_data
 from onnxcomp.passes.factorize.choice import Choice, Chooser
 from onnxcomp.passes.factorize.config import WITH_DATA, FactorizeConfig, Method
 from onnxcomp.passes.factorize.costs import Menu, Option, PairTimes, cost_of
@@ -25,7 +25,7 @@ from onnxcomp.passes.factorize.rewrite import Factors, merged, split
 from onnxcomp.passes.factorize.sensitivity import measured_losses
 from onnxcomp.passes.factorize.sites import Site, find_sites
 from onnxcomp.passes.factorize.spectrum import Spectrum, plain
-from onnxcomp.refit.refit import refit
+from onnxcomp.passes.refitted import refitted
 from onnxcomp.runtime.call_shapes import doubled, shapes_of_call
 from onnxcomp.runtime.host import detect_host, detect_target
 from onnxcomp.runtime.node_latency import NodeTable
@@ -57,9 +57,7 @@ class Factorize:
             UsageError: Something was asked for that needs calibration feeds.
         """
         has_data = ctx.calibration is not None
-        if self.config.needs_data() and not has_data:
-            needing = " and ".join(self.config.needs_data())
-            raise UsageError(f"{needing} can't be had without calibration data", hint=CALIBRATION_HINT)
+        require_data(self.config.needs_data(), ctx)
         method = self.config.chosen(has_data)
         known = self._of(model, ctx)
         found = known.spectra(method, dict.fromkeys(known.sites, self.config.alpha), ctx)
@@ -91,23 +89,9 @@ class Factorize:
         known = self._of(model, ctx)
         check_plan(plan, known.sites)
         factors = _factors(plan, known, ctx)
-        result = split(model, known.sites, factors)
-        self._refitted = ""
-        if plan.refit == "none" or not factors:
-            return result
-        if ctx.calibration is None:
-            self._refitted = f"not refitted: the plan wants {plan.refit}, and there are no calibration feeds"
-            return result
-        outcome = refit(
-            model,
-            result,
-            {},
-            ctx.calibration,
-            ctx.session,
-            progress=lambda done, total: ctx.progress("refitting", done, total),
-        )
-        self._refitted = outcome.sentence
-        return outcome.model
+        parted = split(model, known.sites, factors)
+        result, self._refitted = refitted(model, parted, {}, plan.refit if factors else "none", ctx)
+        return result
 
     def prove(self, before: ir.Model, after: ir.Model, plan: FactorizePlan, ctx: Context) -> Proof:
         """Before any refit, the pairs of nodes compute what single nodes with the products of their factors do."""

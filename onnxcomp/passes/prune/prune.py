@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
-from onnxcomp.errors import PlanError, UsageError
+from onnxcomp.errors import PlanError
 from onnxcomp.evaluate.equivalence import Equivalence
-from onnxcomp.passes.base import CALIBRATION_HINT, Context, Evidence, Proof, header
+from onnxcomp.passes.base import Context, Evidence, Proof, header, require_data
 from onnxcomp.passes.prune import costs
 from onnxcomp.passes.prune.analysis import Analysis, analyse
 from onnxcomp.passes.prune.choice import Choice, choose
@@ -23,7 +23,7 @@ from onnxcomp.passes.prune.ranking import ranked
 from onnxcomp.passes.prune.relax import relaxed
 from onnxcomp.passes.prune.rewrite import rewrite
 from onnxcomp.passes.prune.skips import skips
-from onnxcomp.refit.refit import refit
+from onnxcomp.passes.refitted import refitted
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
 from onnxcomp.runtime.call_shapes import doubled
 
@@ -42,6 +42,7 @@ class Prune:
     def __init__(self, config: PruneConfig | None = None) -> None:
         self.config = config or PruneConfig()
         self._known: _Known | None = None
+        self._refitted = ""
 
     def with_macs(self, share: float) -> Prune:
         """The same pass with another budget, that knows what this one found out."""
@@ -56,9 +57,7 @@ class Prune:
             UsageError: Something was asked for that needs calibration feeds.
         """
         has_data = ctx.calibration is not None
-        if self.config.needs_data() and not has_data:
-            wanted = " and ".join(self.config.needs_data())
-            raise UsageError(f"{wanted} can't be had without calibration data", hint=CALIBRATION_HINT)
+        require_data(self.config.needs_data(), ctx)
         analysis = self._analysis(model, ctx)
         choice = choose(model, analysis, self._removals(model, analysis, ctx), self.config, ctx)
         keep, culprits = self._proved(model, analysis, choice, ctx)
@@ -85,22 +84,8 @@ class Prune:
         analysis = self._analysis(model, ctx)
         check_plan(plan, analysis)
         pruned, kept = rewrite(model, analysis, plan.keep())
-        self._refitted = ""
-        if plan.refit == "none" or not kept:
-            return pruned
-        if ctx.calibration is None:
-            self._refitted = f"not refitted: the plan wants {plan.refit}, and there are no calibration feeds"
-            return pruned
-        outcome = refit(
-            model,
-            pruned,
-            kept,
-            ctx.calibration,
-            ctx.session,
-            progress=lambda done, total: ctx.progress("refitting", done, total),
-        )
-        self._refitted = outcome.sentence
-        return outcome.model
+        result, self._refitted = refitted(model, pruned, kept, plan.refit if kept else "none", ctx)
+        return result
 
     def prove(self, before: ir.Model, after: ir.Model, plan: PrunePlan, ctx: Context) -> Proof:
         """The mask equivalence of what was removed, on the typical feed and on a larger batch."""
@@ -115,8 +100,6 @@ class Prune:
     def relax(self, plan: PrunePlan, evidence: Evidence[PrunePlan]) -> PrunePlan | None:
         """The plan with the cells that cost most (fidelity) or gain least (latency) whole again."""
         return relaxed(plan, evidence)
-
-    _refitted = ""
 
     def _analysis(self, model: ir.Model, ctx: Context) -> Analysis:
         """Of this model, made once."""
