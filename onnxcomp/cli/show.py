@@ -16,6 +16,7 @@ from onnxcomp.report.files import write_file
 if TYPE_CHECKING:
     from onnxcomp.driver.result import Result
     from onnxcomp.report.comparison import ModelComparison
+    from onnxcomp.report.inspection import Inspection
     from onnxcomp.report.structures import Benchmark, Report
 
 
@@ -181,10 +182,11 @@ def _markdown(report: Report) -> str:
     return markdown(report)
 
 
-def _html(report: Report) -> str:
+def html(record: Report | ModelComparison | Inspection) -> str:
+    """The page of a record."""
     from onnxcomp.report.html import render
 
-    return render(report)
+    return render(record)
 
 
 def _comparison_markdown(result: ModelComparison) -> str:
@@ -194,9 +196,13 @@ def _comparison_markdown(result: ModelComparison) -> str:
 
 
 FORMATS: Mapping[str, Callable[[Report], str]] = {"json": _json, "markdown": _markdown}
-SUFFIXES: Mapping[str, Callable[[Report], str]] = {".html": _html, ".json": _json, ".md": _markdown}
+SUFFIXES: Mapping[str, Callable[[Report], str]] = {".html": html, ".json": _json, ".md": _markdown}
 COMPARISON_FORMATS: Mapping[str, Callable[[ModelComparison], str]] = {
     "json": _json,
     "markdown": _comparison_markdown,
 }
-COMPARISON_SUFFIXES: Mapping[str, Callable[[ModelComparison], str]] = {".json": _json, ".md": _comparison_markdown}
+COMPARISON_SUFFIXES: Mapping[str, Callable[[ModelComparison], str]] = {
+    ".html": html,
+    ".json": _json,
+    ".md": _comparison_markdown,
+}
