@@ -261,9 +261,10 @@ class Layer(Record):
 class ActivationRange(Record):
     """The range that 8 bits represent of an activation, on a histogram of what calibration saw of it.
 
-    `low`, `high`: observed; `chosen`: represented; `method`: how it was chosen; `clipped`: share of the sampled values
-    that lie beyond it by more than half a step; `through`: the operator through which alone it is seen, which may
-    flatten what is clipped; `start`, `width`, `counts`: sampled values in bins of one width.
+    `low`, `high`: observed; `chosen`: represented; `method`: how it was chosen; `beyond`: share of the sampled values
+    that lie further outside than half a step; `through`: the operator through which alone it is seen, if there is one;
+    `clipped`: share of the values that are changed by it, as seen through that, by more than rounding changes any;
+    `start`, `width`, `counts`: sampled values in bins of one width.
     """
 
     name: str
@@ -271,6 +272,7 @@ class ActivationRange(Record):
     high: float
     chosen: tuple[float, float]
     method: str
+    beyond: float
     clipped: float
     through: str = ""
     start: float

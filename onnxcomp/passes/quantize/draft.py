@@ -29,7 +29,7 @@ from onnxcomp.passes.quantize.ranges import METHODS, Method, Range
 from onnxcomp.passes.quantize.sites import Site
 from onnxcomp.passes.quantize.smooth import Factors, smoothed
 from onnxcomp.passes.quantize.styles import sites_for
-from onnxcomp.passes.quantize.through import gate
+from onnxcomp.passes.quantize.through import gate, seen_through
 from onnxcomp.passes.quantize.write import write_qdq
 from onnxcomp.passes.selection import left_out, unmatched
 from onnxcomp.passes.tables import find_tables, left_tables
@@ -147,9 +147,10 @@ def _histograms(
         if wanted is not None:
             told = {wanted if isinstance(wanted, str) else BY_HAND: next(iter(told.values()))}
         ends[name] = [params.ends() for params in told.values()]
-        through = gate(values[name]) if name in values and name not in heads else ""
+        single = values[name] if name in values and name not in heads else None
+        through, function = ("", None) if single is None else (gate(single), seen_through(single))
         chosen = {way: (p.scale[0], p.zero_point, p.ends()) for way, p in told.items()}
-        found[name] = histogram_of(seen[name], chosen, nodes[name], through)
+        found[name] = histogram_of(seen[name], chosen, nodes[name], through, function)
     return longest_tails(found, ends)
 
 

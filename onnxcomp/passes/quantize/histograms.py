@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxcomp.calibration.accumulators import SIDE_BINS, Histogram
 from onnxcomp.calibration.stream import Observed
+from onnxcomp.passes.quantize.through import Function
 from onnxcomp.report.structures import ActivationRange, Record
 
 BINS = 64
@@ -20,10 +21,17 @@ Ends = tuple[float, float]
 
 
 class RangeChoice(Record):
-    """The parameters that one way to choose a range gives, and the share of the values beyond what they represent."""
+    """The parameters that one way to choose a range gives.
+
+    Args:
+        beyond: Share of the sampled values that lie outside what they represent by more than half a step.
+        clipped: Share of the values that this changes, as seen through f, by more than rounding changes any value:
+            |f(x) − f(end)| > s/2 · max |f′|.
+    """
 
     scale: float
     zero_point: int
+    beyond: float
     clipped: float
 
 
@@ -57,16 +65,18 @@ class ActivationHistogram(Record):
         """The range that these parameters represent, on the histogram."""
         known = (m for m, c in self.choices.items() if (c.scale, c.zero_point) == (scale, zero_point))
         method = next(known, BY_HAND)
-        centres = self.start + (np.arange(len(self.counts)) + 0.5) * self.width
         choice = self.choices.get(method)
-        clipped = _share_beyond(np.array(self.counts), centres, ends, scale) if choice is None else choice.clipped
+        if choice is None:
+            centres = self.start + (np.arange(len(self.counts)) + 0.5) * self.width
+            choice = _choice(np.array(self.counts), centres, sum(self.counts), (scale, zero_point, ends), None)
         return ActivationRange(
             name=name,
             low=_short(self.low),
             high=_short(self.high),
             chosen=(_short(ends[0]), _short(ends[1])),
             method=method,
-            clipped=_short(clipped),
+            beyond=_short(choice.beyond),
+            clipped=_short(choice.clipped),
             through=self.through,
             start=self.start,
             width=self.width,
@@ -75,23 +85,21 @@ class ActivationHistogram(Record):
 
 
 def histogram_of(
-    seen: Observed, ways: Mapping[str, tuple[float, int, Ends]], nodes: Iterable[str], through: str
+    seen: Observed,
+    ways: Mapping[str, tuple[float, int, Ends]],
+    nodes: Iterable[str],
+    through: str = "",
+    function: Function | None = None,
 ) -> ActivationHistogram:
     """A coarse histogram, and what each way to choose a range clips, from the fine one.
 
     Args:
         ways: Way to choose → scale, zero point, and the ends of what they represent.
+        through: The operator through which alone it is seen, and `function`: what that computes.
     """
     start, width, counts = coarse(seen.histogram)
-    fine, centres = seen.histogram.counts, seen.histogram.centres()
-    choices = {
-        way: RangeChoice(
-            scale=scale,
-            zero_point=zero_point,
-            clipped=_share_beyond(fine, centres, ends, scale, seen.histogram.total),
-        )
-        for way, (scale, zero_point, ends) in ways.items()
-    }
+    fine, centres, total = seen.histogram.counts, seen.histogram.centres(), seen.histogram.total
+    choices = {way: _choice(fine, centres, total, made, function) for way, made in ways.items()}
     return ActivationHistogram(
         low=seen.extremes.minimum,
         high=seen.extremes.maximum,
@@ -109,7 +117,7 @@ def coarse(histogram: Histogram, most: int = BINS) -> tuple[float, float, np.nda
 
     >>> h = Histogram(); h.add(np.array([-1.0, 0.0, 3.0])); start, width, counts = coarse(h, 4)
     >>> start, width, counts.tolist()
-    (-1.02197265625, 1.02197265625, [1, 1, 1])
+    (-1.001953125, 1.001953125, [1, 1, 0, 1])
     """
     used = np.flatnonzero(histogram.counts)
     below = max(0, SIDE_BINS - int(used[0])) if used.size else 0
@@ -139,10 +147,26 @@ def longest_tails(
     return {name: histogram for name, histogram in found.items() if name in kept}
 
 
-def _share_beyond(counts: np.ndarray, centres: np.ndarray, ends: Ends, scale: float, total: int | None = None) -> float:
-    """Share of the values that lie further beyond the ends than rounding moves any value, half a step."""
-    beyond = (centres < ends[0] - scale / 2) | (centres > ends[1] + scale / 2)
-    return float(counts[beyond].sum()) / max(1, int(counts.sum()) if total is None else total)
+def _choice(
+    counts: np.ndarray,
+    centres: np.ndarray,
+    total: int,
+    made: tuple[float, int, Ends],
+    function: Function | None,
+) -> RangeChoice:
+    scale, zero_point, ends = made
+    nearest = np.clip(centres, *ends)
+    beyond = np.abs(centres - nearest) > scale / 2
+    changed = beyond
+    if function is not None:
+        steepest = np.abs(np.diff(function(centres))).max() / (centres[1] - centres[0])
+        changed = beyond & (np.abs(function(centres) - function(nearest)) > scale / 2 * steepest)
+    return RangeChoice(
+        scale=scale,
+        zero_point=zero_point,
+        beyond=float(counts[beyond].sum()) / max(1, total),
+        clipped=float(counts[changed].sum()) / max(1, total),
+    )
 
 
 def _short(value: float) -> float:

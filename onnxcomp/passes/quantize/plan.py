@@ -146,7 +146,7 @@ class QuantPlan(Plan):
         ]
         if not shown:
             return None
-        shown.sort(key=lambda pair: (-pair[1].clipped, -pair[0]))
+        shown.sort(key=lambda pair: (-pair[1].clipped, -pair[1].beyond, -pair[0]))
         count = sum(params.axis is None for params in self.tensors.values())
         return ActivationRanges(activations=count, shown=tuple(described for _, described in shown))
 

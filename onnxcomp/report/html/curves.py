@@ -44,7 +44,8 @@ def blocks(r: ActivationRange) -> Iterator[Block]:
 
 
 def histogram(r: ActivationRange) -> Markup:
-    """What was seen, with the range that is represented behind it and what that clips in another colour."""
+    """What was seen, with the range that is represented behind it and what lies beyond in another colour: faint where
+    the operator that alone reads it flattens that too."""
     low, high = r.chosen
     first, last = min(r.low, low), max(r.high, high)
     width = (last - first) or 1.0
@@ -55,7 +56,7 @@ def histogram(r: ActivationRange) -> Markup:
     found = list(blocks(r))
     ends = f"M{x(low):.1f} 0V{HEIGHT:g}M{x(high):.1f} 0V{HEIGHT:g}"
     shapes = [tag("rect", x=x(low), y=0, width=x(high) - x(low), height=HEIGHT, class_="track")]
-    for css, wanted in (("after", False), ("clipped", True)):
+    for css, wanted in (("after", False), ("clipped" if r.clipped or not r.through else "flat", True)):
         outline = "".join(
             f"M{x(b.left):.1f} {HEIGHT:g}V{HEIGHT * (1 - 0.94 * b.height):.1f}H{x(b.right):.1f}V{HEIGHT:g}Z"
             for b in found

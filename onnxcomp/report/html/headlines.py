@@ -44,14 +44,14 @@ def of_report(r: Report) -> Iterator[Figure]:
         yield _size(r.source.bytes, r.result.bytes, called)
     if r.benchmark is not None and r.benchmark.speedup:
         yield _latency(r.benchmark, called, r.target_is_host)
-    yield from _closeness(r.metric, r.fidelity)
+    yield from _closeness(r.metric, r.fidelity, "the original")
 
 
 def of_comparison(c: ModelComparison) -> Iterator[Figure]:
     """The same of two models."""
     yield _size(c.a.bytes, c.b.bytes, ("A", "B"))
     yield _latency(c.benchmark, ("A", "B"), True)
-    yield from _closeness(c.metric, c.fidelity)
+    yield from _closeness(c.metric, c.fidelity, "A")
 
 
 def of_inspection(found: Inspection) -> Iterator[Figure]:
@@ -89,7 +89,7 @@ def _latency(b: Benchmark, called: Pair, target_is_host: bool) -> Figure:
     return Figure("Latency", f"{speed:.2f} × as fast" if speed >= 1 else f"{1 / speed:.2f} × slower", remark, bars)
 
 
-def _closeness(metric: MetricResult | None, fidelity: Sequence[OutputFidelity]) -> Iterator[Figure]:
+def _closeness(metric: MetricResult | None, fidelity: Sequence[OutputFidelity], to: str) -> Iterator[Figure]:
     if metric is not None:
         told = f"{metric.before:.4f} → {metric.after:.4f} on {metric.samples:,} labelled samples"
         yield Figure(metric.name, f"{0.0 - metric.drop:+.4f}", told)
@@ -98,4 +98,4 @@ def _closeness(metric: MetricResult | None, fidelity: Sequence[OutputFidelity]) 
         of = f"of {worst.output}" if len(fidelity) == 1 else f"of the worst of {len(fidelity)} outputs"
         agrees = worst.top1_agreement
         told = "" if agrees is None else f"; arg-max agrees in {agrees:.2%}"
-        yield Figure("Cosine to the original", f"{worst.cosine:.5f}", f"{of}{told}")
+        yield Figure(f"Cosine to {to}", f"{worst.cosine:.5f}", f"{of}{told}")

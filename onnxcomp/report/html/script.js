@@ -21,6 +21,16 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+// Only what can be scrolled need be reached by the keyboard.
+const reach = () => {
+  for (const region of document.querySelectorAll(".scroll")) {
+    if (region.scrollWidth > region.clientWidth) region.setAttribute("tabindex", "0");
+    else region.removeAttribute("tabindex");
+  }
+};
+reach();
+addEventListener("resize", reach);
+document.addEventListener("toggle", reach, true);
 for (const form of document.querySelectorAll("form.filters")) {
   const find = form.querySelector("input");
   const body = document.getElementById(find.getAttribute("aria-controls"));

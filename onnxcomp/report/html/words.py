@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from onnxcomp.report.figures import size
 from onnxcomp.report.structures import ActivationRange, GateResult, KernelPair
 
 MAX_SKIPS = 3000
@@ -17,9 +18,6 @@ MAX_KERNELS, MAX_VALUES = 16, 12
 
 FEW_HISTOGRAMS = 12
 """Shown at once; the others can be unfolded."""
-
-RESCALED = 0.1
-"""Relative error from which on a value may well mean something else: equalised channels, smoothed activations."""
 
 
 def decibels(value: float) -> str:
@@ -54,16 +52,35 @@ def counts(kernel: KernelPair) -> str:
 
 
 def clipped(r: ActivationRange) -> str:
-    """How much a range clips, and why that may be of no harm: `0.012 % clipped`."""
-    if not r.clipped:
-        return "nothing clipped"
-    share = f"{100 * r.clipped:.2g} % clipped"
-    return f"{share}; seen only through {r.through}" if r.through else share
+    """How much a range clips, and why what lies beyond may be of no harm: `0.012 % clipped`."""
+    share = f"{100 * r.clipped:.2g} % clipped" if r.clipped else "nothing clipped"
+    if r.through and r.beyond > r.clipped:
+        flattened = "the rest" if r.clipped else "them"
+        return f"{share} ({100 * r.beyond:.2g} % lie beyond; {r.through} flattens {flattened})"
+    return share
 
 
 def interval(low: float, high: float) -> str:
     """−1.2 … 3.4."""
     return f"{low:.3g} … {high:.3g}".replace("-", "−")
+
+
+def held(count: int) -> str:
+    """Bytes of weights; nothing where there are none.
+
+    >>> held(0), held(512), held(2_480_000)
+    ('', '512 B', '2.48 MB')
+    """
+    return "" if not count else f"{count} B" if count < 1000 else size(count)
+
+
+def sentence(text: str) -> str:
+    """With a capital letter; `capitalize` would make the others small.
+
+    >>> sentence("static INT8")
+    'Static INT8'
+    """
+    return text[:1].upper() + text[1:]
 
 
 def capped(shown: int, found: int, what: str) -> str:
