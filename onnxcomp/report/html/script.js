@@ -6,7 +6,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     if (!head.textContent || head.classList.contains("drawn") || body.rows.length < 2) return;
     const button = document.createElement("button");
     button.type = "button";
-    button.textContent = head.textContent;
+    button.textContent = head.dataset.label = head.textContent;
     head.replaceChildren(button);
     button.addEventListener("click", () => {
       const descending = head.getAttribute("aria-sort") === "ascending";
@@ -51,5 +51,7 @@ for (const form of document.querySelectorAll("form.filters")) {
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", filter);
 }
-// Paper can't be unfolded.
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((d) => (d.open = true)));
+// Paper can't be unfolded; what would fill many sheets is printed if its reader unfolded it.
+addEventListener("beforeprint", () => {
+  for (const part of document.querySelectorAll("details")) part.open ||= part.querySelectorAll("tr, li").length <= 200;
+});
