@@ -140,7 +140,7 @@ def test_all_that_a_report_holds_is_on_the_page() -> None:
         "fc1 Gemm 64 × 32 8 21 90.00 %",
         "act −2 … 6 of −4 … 12 by mse 2 % clipped",
         "gate −2 … 6 of −4 … 12 by mse nothing clipped (3 % lie beyond; Sigmoid flattens them)",
-        "The 22 activations with the longest tails are shown, of 99.",
+        "22 of 99 activations are shown, those with the longest tails.",
         "10 more",
         "FusedConv × 10 → 2 0.800 0.200",
         "slow FusedConv 0.123",

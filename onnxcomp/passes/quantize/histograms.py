@@ -16,7 +16,7 @@ BINS = 64
 MOST = 60
 """Activations that a plan holds histograms of."""
 
-BY_HAND = "by hand"
+BY_HAND, WHOLE = "by hand", "minmax"
 Ends = tuple[float, float]
 
 
@@ -63,8 +63,9 @@ class ActivationHistogram(Record):
 
     def described(self, name: str, scale: float, zero_point: int, ends: Ends) -> ActivationRange:
         """The range that these parameters represent, on the histogram."""
-        known = (m for m, c in self.choices.items() if (c.scale, c.zero_point) == (scale, zero_point))
-        method = next(known, BY_HAND)
+        known = [m for m, c in self.choices.items() if (c.scale, c.zero_point) == (scale, zero_point)]
+        # What leaves nothing out is called so, whichever way led there.
+        method = WHOLE if WHOLE in known else next(iter(known), BY_HAND)
         choice = self.choices.get(method)
         if choice is None:
             centres = self.start + (np.arange(len(self.counts)) + 0.5) * self.width

@@ -31,7 +31,7 @@ def tailed(count: int = 6) -> tuple[ir.Model, list[dict[str, np.ndarray]]]:
     return model, [{"x": f["x"] ** 3} for f in feeds(model, count, batch=4)]
 
 
-@pytest.mark.parametrize("spread", [(-1, 1), (0, 5), (-0.01, 90), (-7, 0), (3, 3)])
+@pytest.mark.parametrize("spread", [(-1, 1), (0, 0), (0, 5), (-0.01, 90), (-7, 0), (3, 3)])
 @pytest.mark.parametrize("most", [4, 33, 64])
 def test_coarse_bins_hold_the_values_that_lie_in_them(spread: tuple[float, float], most: int) -> None:
     values = np.random.default_rng(0).uniform(*spread, 10_000).astype(np.float32)
@@ -39,7 +39,7 @@ def test_coarse_bins_hold_the_values_that_lie_in_them(spread: tuple[float, float
     fine = Histogram()
     fine.add(values)
     start, width, counts = coarse(fine, most)
-    assert 2 <= len(counts) <= most or spread == (3, 3)
+    assert 1 <= len(counts) <= most
     assert (start / width).is_integer()  # 0 is an edge
     np.testing.assert_array_equal(counts, np.histogram(values, start + width * np.arange(len(counts) + 1))[0])
     assert counts.sum() == 10_000
@@ -75,8 +75,7 @@ def test_other_ranges_in_the_plan_are_told_as_what_they_are() -> None:
         return {r.name: (r.method, r.clipped) for r in found.shown}
 
     assert told(plan)["x"][0] == "mse"
-    method, clipped = told(plan.with_ranges("minmax"))["x"]
-    assert (method, clipped) == ("minmax", 0.0)
+    assert told(plan.with_ranges("minmax"))["x"] == ("minmax", 0.0)
     own = plan.tensors["x"].model_copy(update={"scale": (plan.tensors["x"].scale[0] / 3,)})
     method, clipped = told(plan.model_copy(update={"tensors": plan.tensors | {"x": own}}))["x"]
     assert method == BY_HAND
