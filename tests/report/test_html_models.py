@@ -240,3 +240,11 @@ def test_enormous_models_have_pages_of_bounded_size_that_say_so() -> None:
 def test_the_same_record_gives_the_same_page() -> None:
     for make in MAKERS.values():
         assert render(make()) == render(make())
+
+
+@pytest.mark.parametrize("verb", MAKERS)
+def test_no_two_tables_of_a_page_have_the_same_name(verb: str) -> None:
+    """A screen reader lists them by their captions."""
+    text = render(MAKERS[verb]())
+    captions = re.findall(r"<caption[^>]*>([^<]*)<", text)
+    assert len(set(captions)) == len(captions)
