@@ -42,7 +42,9 @@ def show(report: Report, values: Mapping[str, Any]) -> None:
 def show_plan(result: Result, output: Path | None, values: Mapping[str, Any]) -> None:
     """What a dry run found: the plan itself with -o or as JSON, else the table of what it would do."""
     assert result.plan is not None
-    text = result.plan.model_dump_json(indent=1) + "\n"
+    from onnxcomp.report.text import harmless_json, on_one_line
+
+    text = harmless_json(on_one_line(result.plan.model_dump_json(indent=1))) + "\n"
     if output is not None:
         write_file(output, text, "plan")
     report = result.report if output is None else result.report.model_copy(update={"result_path": str(output)})
@@ -171,9 +173,9 @@ def _discard_stdout() -> None:
 
 
 def _json(record: Report | Benchmark | ModelComparison) -> str:
-    from onnxcomp.report.text import harmless_json
+    from onnxcomp.report.text import harmless_json, on_one_line
 
-    return harmless_json(record.model_dump_json(by_alias=True, indent=2)) + "\n"
+    return harmless_json(on_one_line(record.model_dump_json(by_alias=True, indent=2))) + "\n"
 
 
 def _markdown(report: Report) -> str:

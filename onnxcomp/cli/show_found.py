@@ -57,6 +57,6 @@ def _show(
 
 
 def _json(record: Record) -> str:
-    from onnxcomp.report.text import harmless_json
+    from onnxcomp.report.text import harmless_json, on_one_line
 
-    return harmless_json(record.model_dump_json(by_alias=True, indent=2)) + "\n"
+    return harmless_json(on_one_line(record.model_dump_json(by_alias=True, indent=2))) + "\n"
