@@ -14,7 +14,7 @@ from onnxcomp.cli.show import COMPARISON_SUFFIXES, check_reports, show_compariso
 
 EXAMPLES = examples(
     "compare m.onnx m.opt.onnx --eval test.npz",
-    "compare m.onnx m.opt.onnx --eval test.npz -v --report diff.md",
+    "compare m.onnx m.opt.onnx --eval test.npz -v --report diff.html",
     "compare m.onnx m.opt.onnx --threads 1 --format json",
 )
 

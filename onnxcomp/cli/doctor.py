@@ -9,7 +9,8 @@ from click.exceptions import Exit
 
 from onnxcomp.cli import options
 from onnxcomp.cli.help import examples
-from onnxcomp.cli.show_found import check_paths, show_diagnosis
+from onnxcomp.cli.show import check_reports
+from onnxcomp.cli.show_found import DIAGNOSIS_SUFFIXES, show_diagnosis
 
 EXAMPLES = examples("doctor", "doctor --format json", "doctor --format markdown --report machine.json")
 
@@ -21,7 +22,7 @@ def doctor(**values: Any) -> None:
 
     Exit code 3 if something that compressing a model needs is missing or broken, else 0.
     """
-    check_paths(values)
+    check_reports(values, DIAGNOSIS_SUFFIXES)
     from onnxcomp.driver.diagnosis import doctor as run
 
     found = run()

@@ -10,13 +10,14 @@ import rich_click as click
 from onnxcomp.cli import options
 from onnxcomp.cli.console import progress
 from onnxcomp.cli.help import examples
-from onnxcomp.cli.show_found import check_paths, show_inspection
+from onnxcomp.cli.show import check_reports
+from onnxcomp.cli.show_found import show_inspection
 
 EXAMPLES = examples(
     "inspect model.onnx",
     "inspect model.onnx --nodes --shape input=1,3,640,640",
     "inspect model.onnx --calibration data.npz --format json",
-    "inspect model.onnx --target arm64 --report model.md",
+    "inspect model.onnx --target arm64 --report model.html",
 )
 
 
@@ -41,7 +42,7 @@ def inspect(model: Path, nodes: bool, sort: Literal["macs", "graph"], **values: 
     Nothing is run, and weights are read only where there are few: a model of gigabytes takes a moment. With
     --calibration the model is run, so that shapes and ranges are those of real calls.
     """
-    check_paths(values)
+    check_reports(values)
     shared = options.shared(values)
     from onnxcomp.driver.inspection import inspect as run
 

@@ -16,6 +16,7 @@ from onnxcomp.report.files import write_file
 if TYPE_CHECKING:
     from onnxcomp.driver.result import Result
     from onnxcomp.report.comparison import ModelComparison
+    from onnxcomp.report.inspection import Inspection
     from onnxcomp.report.structures import Benchmark, Report
 
 
@@ -41,7 +42,9 @@ def show(report: Report, values: Mapping[str, Any]) -> None:
 def show_plan(result: Result, output: Path | None, values: Mapping[str, Any]) -> None:
     """What a dry run found: the plan itself with -o or as JSON, else the table of what it would do."""
     assert result.plan is not None
-    text = result.plan.model_dump_json(indent=1) + "\n"
+    from onnxcomp.report.text import harmless_json, on_one_line
+
+    text = harmless_json(on_one_line(result.plan.model_dump_json(indent=1))) + "\n"
     if output is not None:
         write_file(output, text, "plan")
     report = result.report if output is None else result.report.model_copy(update={"result_path": str(output)})
@@ -170,9 +173,9 @@ def _discard_stdout() -> None:
 
 
 def _json(record: Report | Benchmark | ModelComparison) -> str:
-    from onnxcomp.report.text import harmless_json
+    from onnxcomp.report.text import harmless_json, on_one_line
 
-    return harmless_json(record.model_dump_json(by_alias=True, indent=2)) + "\n"
+    return harmless_json(on_one_line(record.model_dump_json(by_alias=True, indent=2))) + "\n"
 
 
 def _markdown(report: Report) -> str:
@@ -181,10 +184,11 @@ def _markdown(report: Report) -> str:
     return markdown(report)
 
 
-def _html(report: Report) -> str:
+def html(record: Report | ModelComparison | Inspection) -> str:
+    """The page of a record."""
     from onnxcomp.report.html import render
 
-    return render(report)
+    return render(record)
 
 
 def _comparison_markdown(result: ModelComparison) -> str:
@@ -194,9 +198,13 @@ def _comparison_markdown(result: ModelComparison) -> str:
 
 
 FORMATS: Mapping[str, Callable[[Report], str]] = {"json": _json, "markdown": _markdown}
-SUFFIXES: Mapping[str, Callable[[Report], str]] = {".html": _html, ".json": _json, ".md": _markdown}
+SUFFIXES: Mapping[str, Callable[[Report], str]] = {".html": html, ".json": _json, ".md": _markdown}
 COMPARISON_FORMATS: Mapping[str, Callable[[ModelComparison], str]] = {
     "json": _json,
     "markdown": _comparison_markdown,
 }
-COMPARISON_SUFFIXES: Mapping[str, Callable[[ModelComparison], str]] = {".json": _json, ".md": _comparison_markdown}
+COMPARISON_SUFFIXES: Mapping[str, Callable[[ModelComparison], str]] = {
+    ".html": html,
+    ".json": _json,
+    ".md": _comparison_markdown,
+}

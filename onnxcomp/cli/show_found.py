@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxcomp.cli.console import console
-from onnxcomp.cli.show import check_reports, print_renderable, write_stdout
-from onnxcomp.errors import UsageError
+from onnxcomp.cli.show import html, print_renderable, write_stdout
 from onnxcomp.report.files import write_file
 
 if TYPE_CHECKING:
@@ -17,17 +15,8 @@ if TYPE_CHECKING:
     from onnxcomp.report.inspection_figures import Order
     from onnxcomp.report.structures import Record
 
-KINDS = {".json": "json", ".md": "markdown"}
-
-
-def check_paths(values: Mapping[str, Any]) -> None:
-    """As `check_reports`, for records that have two forms on disk."""
-    for path in values["reports"]:
-        if Path(path).suffix not in KINDS:
-            told = Path(path).suffix or "a file without suffix"
-            hint = f"the suffix chooses the format: {' or '.join(KINDS)}"
-            raise UsageError(f"--report {path}: this is not written as {told}", hint=hint)
-    check_reports(values)
+KINDS = {".html": "html", ".json": "json", ".md": "markdown"}
+DIAGNOSIS_SUFFIXES = (".json", ".md")
 
 
 def show_inspection(found: Inspection, nodes: Order | None, values: Mapping[str, Any]) -> None:
@@ -38,7 +27,7 @@ def show_inspection(found: Inspection, nodes: Order | None, values: Mapping[str,
     def table() -> object:
         return render_inspection(found, nodes=nodes, verbose=bool(values["verbose"]))
 
-    _show(found, table, lambda: inspection_markdown(found, nodes), values)
+    _show(found, table, lambda: inspection_markdown(found, nodes), values, page=lambda: html(found))
 
 
 def show_diagnosis(found: Diagnosis, values: Mapping[str, Any]) -> None:
@@ -50,8 +39,15 @@ def show_diagnosis(found: Diagnosis, values: Mapping[str, Any]) -> None:
         console(stderr=True, no_color=values["no_color"]).print(closing_line(found), soft_wrap=True)
 
 
-def _show(record: Record, table: Callable[[], object], markdown: Callable[[], str], values: Mapping[str, Any]) -> None:
-    texts: Mapping[str, Callable[[], str]] = {"json": lambda: _json(record), "markdown": markdown}
+def _show(
+    record: Record,
+    table: Callable[[], object],
+    markdown: Callable[[], str],
+    values: Mapping[str, Any],
+    page: Callable[[], str] | None = None,
+) -> None:
+    texts: dict[str, Callable[[], str]] = {"json": lambda: _json(record), "markdown": markdown}
+    texts |= {} if page is None else {"html": page}
     for path in values["reports"]:
         write_file(path, texts[KINDS[path.suffix]](), "report")
     if values["format_"] in texts:
@@ -61,6 +57,6 @@ def _show(record: Record, table: Callable[[], object], markdown: Callable[[], st
 
 
 def _json(record: Record) -> str:
-    from onnxcomp.report.text import harmless_json
+    from onnxcomp.report.text import harmless_json, on_one_line
 
-    return harmless_json(record.model_dump_json(by_alias=True, indent=2)) + "\n"
+    return harmless_json(on_one_line(record.model_dump_json(by_alias=True, indent=2))) + "\n"

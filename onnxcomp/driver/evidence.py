@@ -54,7 +54,7 @@ class Trials:
 
     def _error(self, plan: Any) -> float:
         self.bench.clock.report("trying other plans", 0, None)
-        key = hashlib.sha256(plan.model_dump_json(exclude={"units"}).encode()).hexdigest()
+        key = hashlib.sha256(plan.model_dump_json(exclude={"units", "histograms"}).encode()).hexdigest()
         known = self._memory.get(key, 1)
         if known is not None:
             return known[0]

@@ -164,6 +164,7 @@ def _step_report(step: Pass[Any], plan: Any, proof: Proof | None, status: StepSt
         audit=proof.audit if proof is not None else None,
         channels=plan.channels(),
         layers=plan.factored(),
+        ranges=plan.ranges(),
     )
 
 

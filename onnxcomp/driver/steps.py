@@ -87,6 +87,7 @@ def run_step(
                 audit=proof.audit,
                 channels=current.channels(),
                 layers=current.factored(),
+                ranges=current.ranges(),
                 elapsed_s=_since(start),
             )
             for sentence in current.warnings():
@@ -106,6 +107,7 @@ def run_step(
         skips=current.left_alone(),
         channels=current.channels(),
         layers=current.factored(),
+        ranges=current.ranges(),
         elapsed_s=_since(start),
     )
     return StepResult(model, report, None)

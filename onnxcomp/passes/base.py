@@ -21,7 +21,7 @@ from onnxcomp.calibration.readers import Feed, Reader
 from onnxcomp.errors import UsageError
 from onnxcomp.model.fingerprint import structure_sha256
 from onnxcomp.ops.targets import Target
-from onnxcomp.report.structures import Channels, FusionAudit, Layer, Record, Skip
+from onnxcomp.report.structures import ActivationRanges, Channels, FusionAudit, Layer, Record, Skip
 from onnxcomp.runtime.session import SessionConfig
 
 Progress = Callable[[str, int, int | None], None]
@@ -108,6 +108,10 @@ class Plan(Record):
     def channels(self) -> tuple[Channels, ...]:
         """What is cut, for plans that cut channels."""
         return ()
+
+    def ranges(self) -> ActivationRanges | None:
+        """Ranges on their histograms, for plans that choose ranges and know what was seen."""
+        return None
 
 
 def header(pass_name: str, model: ir.Model, ctx: Context, skips: Iterable[Skip] = ()) -> dict[str, Any]:

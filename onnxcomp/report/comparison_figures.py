@@ -77,7 +77,8 @@ def layer_line(layers: LayerPairs) -> str:
         return f"values inside: B has none of A's {layers.values} by name, so layers can't be compared"
     sentence = f"values inside: B has {layers.matched} of A's {layers.values} by name; compared {compared} on {feeds}"
     if layers.reshaped:
-        sentence += f"; {len(layers.reshaped)} have other shapes"
+        count = len(layers.reshaped)
+        sentence += "; 1 has another shape" if count == 1 else f"; {count} have other shapes"
     if layers.layers and layers.layers[0].error == 0.0:
         sentence += "; they are equal"
     elif layers.layers and layers.layers[0].error > RESCALED:

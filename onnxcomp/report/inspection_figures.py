@@ -48,7 +48,7 @@ def operator_rows(found: Inspection, most: int | None = MAX_OPERATORS) -> list[t
         (
             printable(row.op_type, 24),
             f"{row.nodes:,}",
-            _counted(row.macs, row.uncounted),
+            counted(row.macs, row.uncounted),
             share(row.macs, macs),
             size(row.weight_bytes) if row.weight_bytes else "",
             share(row.weight_bytes, held),
@@ -72,7 +72,7 @@ def node_rows(found: Inspection, order: Order, most: int | None = None) -> list[
             printable(n.name, NAME),
             printable(n.op_type, OPERATOR),
             printable(dims_text(n.shape), SHAPE),
-            _counted(n.macs or 0, n.macs is None),
+            counted(n.macs or 0, n.macs is None),
             share(n.macs or 0, macs),
             size(n.weight_bytes) if n.weight_bytes else "",
             share(n.weight_bytes, held),
@@ -132,6 +132,13 @@ def share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f}%" if part and whole else ""
 
 
+def counted(macs: int, unknown: int | bool) -> str:
+    """Multiply-accumulates of which some may be unknown; nothing where there are none."""
+    if unknown:
+        return f"> {count_macs(macs)}" if macs else "unknown"
+    return count_macs(macs) if macs else ""
+
+
 def _share(part: float | None) -> str:
     return "none" if part is None else f"{100 * part:.1f}%"
 
@@ -142,12 +149,6 @@ def _nodes(count: int) -> str:
 
 def _left(skips: Sequence[Skip]) -> str:
     return _nodes(len(skips)) if all(s.node for s in skips) else "all of it"
-
-
-def _counted(macs: int, unknown: int | bool) -> str:
-    if unknown:
-        return f"> {count_macs(macs)}" if macs else "unknown"
-    return count_macs(macs) if macs else ""
 
 
 def _tensor(tensor: TensorFacts) -> str:

@@ -241,7 +241,8 @@ class Layer(Record):
     """A weight that may be written as two factors; `rank`: channels between them, None where it stays whole.
 
     `break_even`: the rank at which two factors are as large as the whole; `form`: how it is split; `energy`: share of
-    its output's energy that is kept; `loss`: predicted loss of the model's outputs, as a share of their variance.
+    its output's energy that is kept; `loss`: predicted loss of the model's outputs, as a share of their variance;
+    `ranks`, `energies`: a few ranks up to the full one, and the share that each of them keeps.
     """
 
     name: str
@@ -253,6 +254,38 @@ class Layer(Record):
     energy: Number
     loss: Number
     why: str = ""
+    ranks: tuple[int, ...] = ()
+    energies: tuple[float, ...] = ()
+
+
+class ActivationRange(Record):
+    """The range that 8 bits represent of an activation, on a histogram of what calibration saw of it.
+
+    `low`, `high`: observed; `chosen`: represented; `method`: how it was chosen; `beyond`: share of the sampled values
+    that lie further outside than half a step; `through`: the operator through which alone it is seen, if there is one;
+    `clipped`: share of the values that are changed by it, as seen through that, by more than rounding changes any;
+    `start`, `width`, `counts`: sampled values in bins of one width.
+    """
+
+    name: str
+    low: float
+    high: float
+    chosen: tuple[float, float]
+    method: str
+    beyond: float
+    clipped: float
+    through: str = ""
+    start: float
+    width: float
+    counts: tuple[int, ...]
+
+
+class ActivationRanges(Record):
+    """Ranges of the activations with the longest tails, those that clip most first; `activations`: how many have a
+    range in all."""
+
+    activations: int
+    shown: tuple[ActivationRange, ...]
 
 
 class StepReport(Record):
@@ -266,6 +299,7 @@ class StepReport(Record):
     audit: FusionAudit | None = None
     channels: tuple[Channels, ...] = ()
     layers: tuple[Layer, ...] = ()
+    ranges: ActivationRanges | None = None
     elapsed_s: float = 0.0
 
 

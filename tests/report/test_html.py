@@ -6,18 +6,22 @@ import base64
 import doctest
 import hashlib
 import re
-from html.parser import HTMLParser
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
+from html_reader import HOSTILE, Page
 from report_examples import benchmark, facts, report
 
 from onnxcomp.report.html import page as builder
-from onnxcomp.report.html import render, sections, svg
+from onnxcomp.report.html import render, svg, words
+from onnxcomp.report.html.curves import FAINTEST, blocks, histogram, spectrum
 from onnxcomp.report.html.pictures import bar, columns, integer_share, strip
 from onnxcomp.report.reasons import Reason
 from onnxcomp.report.structures import (
+    ActivationRange,
+    ActivationRanges,
     Channels,
     FusionAudit,
     GateResult,
@@ -37,49 +41,6 @@ from onnxcomp.report.structures import (
     Verdict,
 )
 
-VOID = {"meta", "link", "input", "br"}
-HOSTILE = (
-    "</title></style></script><script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7*7 }}\x1b[2J\x9b\u202e\n&lt;"
-)
-
-
-class Page(HTMLParser):
-    """A page as its elements: names with attributes in order, and the text that is shown."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.open: list[str] = []
-        self.words: list[str] = []
-        self.source: dict[str, str] = {"style": "", "script": ""}
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        assert len({name for name, _ in attrs}) == len(attrs), "an attribute twice"
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag, f"{tag} closes something else"
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] in self.source:
-            self.source[self.open[-1]] += data
-        else:
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    def attributes(self, name: str) -> list[str]:
-        return [attributes[name] for _, attributes in self.elements if name in attributes]
-
-    def shape(self) -> list[tuple[str, tuple[str, ...]]]:
-        return [(tag, tuple(attributes)) for tag, attributes in self.elements]
-
 
 def layer(name: str, rank: int | None) -> Layer:
     return Layer(
@@ -92,6 +53,24 @@ def layer(name: str, rank: int | None) -> Layer:
         energy=0.9,
         loss=0.01,
         why="?",
+        ranks=() if rank is None else (1, 4, 8, 32),
+        energies=() if rank is None else (0.5, 0.8, 0.9, 1.0),
+    )
+
+
+def clipping(name: str, clipped: float = 0.02, through: str = "") -> ActivationRange:
+    return ActivationRange(
+        name=name,
+        low=-4.0,
+        high=12.0,
+        chosen=(-2.0, 6.0),
+        method="mse",
+        beyond=0.03,
+        clipped=clipped,
+        through=through,
+        start=-4.0,
+        width=4.0,
+        counts=(3, 1000, 20, 1),
     )
 
 
@@ -104,9 +83,11 @@ def everything(**changes: Any) -> Report:
     )
     (step,) = first.steps
     assert step.audit is not None
+    shown = (clipping("act"), clipping("gate", 0.0, "Sigmoid"), *(clipping(f"more{i}") for i in range(20)))
+    ranges = ActivationRanges(activations=99, shown=shown)
     cut = tuple(Channels(name=f"cell{i}", size=64, kept=64 - i, exact=i % 2 == 0, loss=0.1) for i in range(12))
     steps = (
-        step.model_copy(update={"audit": step.audit.model_copy(update={"order": order})}),
+        step.model_copy(update={"audit": step.audit.model_copy(update={"order": order}), "ranges": ranges}),
         StepReport(name="prune", status=StepStatus.KEPT, why="as asked", channels=cut),
         StepReport(
             name="factorize", status=StepStatus.UNDONE, why="slower", layers=(layer("fc1", 8), layer("fc2", None))
@@ -130,7 +111,7 @@ def test_the_page_is_well_formed_and_everything_in_it_is_named() -> None:
     ids = page.attributes("id")
     assert len(set(ids)) == len(ids)
     for reference in ("aria-labelledby", "aria-controls"):
-        assert {r for r in page.attributes(reference) if r != "nodes-body"} <= set(ids), reference
+        assert set(page.attributes(reference)) <= set(ids), reference
     assert {href[1:] for href in page.attributes("href") if href.startswith("#")} <= set(ids)
     tags = [tag for tag, _ in page.elements]
     assert tags.count("table") == tags.count("caption") > 7
@@ -157,6 +138,10 @@ def test_all_that_a_report_holds_is_on_the_page() -> None:
         "Gemm in float 1",
         "cell11 53 64 approximate",
         "fc1 Gemm 64 × 32 8 21 90.00 %",
+        "act −2 … 6 of −4 … 12 by mse 2 % clipped",
+        "gate −2 … 6 of −4 … 12 by mse nothing clipped (3 % lie beyond; Sigmoid flattens them)",
+        "22 of 99 activations are shown, those with the longest tails.",
+        "10 more",
         "FusedConv × 10 → 2 0.800 0.200",
         "slow FusedConv 0.123",
         "far Relu 0.25",
@@ -314,7 +299,7 @@ def test_the_same_report_gives_the_same_page() -> None:
 
 
 def test_the_examples_in_the_docstrings_run() -> None:
-    assert [doctest.testmod(module).failed for module in (builder, sections, svg)] == [0, 0, 0]
+    assert [doctest.testmod(module).failed for module in (builder, words, svg)] == [0, 0, 0]
 
 
 def widths(markup: str) -> list[float]:
@@ -325,6 +310,63 @@ def test_bars_are_as_long_as_their_figures() -> None:
     assert widths(bar(0.45, 1.8, "after")) == [25]
     assert widths(bar(9, 3, "after")) == [100]  # never longer than its scale
     assert widths(bar(0, 0, "after")) == [0]
+
+
+def paths(markup: str) -> dict[str, list[tuple[float, float]]]:
+    """Class → the corners of its path."""
+    found = {}
+    for tag, attributes in Page(markup).elements:
+        if tag == "path":
+            assert re.fullmatch(r"([MLHVZ]|-?[\d.]+(e-?\d+)?| )+", attributes["d"]), attributes["d"][:80]
+            x = y = 0.0
+            corners = found.setdefault(attributes["class"], [])
+            for letter, numbers in re.findall(r"([MLHV])([^MLHVZ]+)", attributes["d"]):
+                values = [float(n) for n in numbers.split()]
+                x = values[0] if letter != "V" else x
+                y = values[-1] if letter != "H" else y
+                corners.append((x, y))
+    return found
+
+
+def test_a_histogram_shows_what_is_clipped_where_it_lies() -> None:
+    r = clipping("act")
+    parts = list(blocks(r))
+    assert [(b.left, b.right, b.clipped) for b in parts] == [
+        (-4, -2, True),
+        (-2, 0, False),
+        (0, 4, False),
+        (4, 6, False),
+        (6, 8, True),
+        (8, 12, True),
+    ]
+    assert [b.height for b in parts[:3]] == pytest.approx([0.2007, 0.2007, 1.0], abs=1e-4)  # ln(1 + 3) / ln(1 + 1000)
+    drawn = paths(histogram(r))
+    assert {x for x, _ in drawn["clipped"]} == {0, 125, 625, 750, 1000}
+    assert {x for x, _ in drawn["after"]} == {125, 250, 500, 625}
+    assert {x for x, _ in drawn["whisker"]} == {125, 625}
+    assert set(paths(histogram(clipping("gate", 0.0, "Sigmoid")))) == {"after", "flat", "whisker"}
+
+
+def test_a_histogram_of_one_value_or_of_many_bins_is_drawn_whole() -> None:
+    same = clipping("c").model_copy(
+        update={"low": 1.0, "high": 1.0, "chosen": (0.0, 1.0), "counts": (7,), "start": 1.0}
+    )
+    assert {y for _, y in paths(histogram(same))["whisker"]} == {0, 100}
+    counts = tuple(range(1, 65))
+    many = clipping("m").model_copy(update={"counts": counts, "low": 0.0, "high": 64.0, "start": 0.0, "width": 1.0})
+    tall = [y for _, y in paths(histogram(many))["clipped"]]
+    assert len([y for y in tall if y < 100]) == 2 * 58
+    assert min(tall) == pytest.approx(6)
+
+
+def test_a_spectrum_falls_from_all_of_the_energy_and_marks_rank_and_break_even() -> None:
+    drawn = paths(spectrum(layer("fc1", 8)))
+    assert [x for x, _ in drawn["line"]] == pytest.approx([0, 31.2, 125, 250, 1000], abs=0.1)
+    depths = [100 * np.log10(1 - e) / np.log10(FAINTEST) for e in (0, 0.5, 0.8, 0.9)]
+    assert [y for _, y in drawn["line"]] == pytest.approx([*depths, 100], abs=0.1)
+    assert {x for x, _ in drawn["chosen"]} == {250}
+    assert {x for x, _ in drawn["even"]} == {665.6}
+    assert "rank 8 loses 0.1 of the energy, break-even at rank 21 of 32" in spectrum(layer("fc1", 8))
 
 
 @pytest.mark.parametrize(("by", "expected"), [("nodes", [750, 250]), ("macs", [900, 100])])

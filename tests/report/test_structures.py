@@ -12,7 +12,7 @@ from report_examples import facts, report
 
 from onnxcomp.report.reasons import DESCRIPTIONS, Reason
 from onnxcomp.report.structures import OutputFidelity, Report
-from onnxcomp.report.text import harmless_json
+from onnxcomp.report.text import harmless_json, on_one_line
 
 
 def test_a_report_comes_back_from_json_as_it_was() -> None:
@@ -50,6 +50,15 @@ def test_json_is_harmless_on_a_terminal_and_still_the_same_data() -> None:
     assert not {"\x1b", "\x9b", "\u202e", "\x7f", "\U000e0041"} & set(text)
     assert "é ×" in text
     assert Report.model_validate_json(text) == first
+
+
+def test_numbers_on_one_line_are_the_same_data_whatever_strings_look_like() -> None:
+    nasty = 'a [\n 1,\n 2\n] \\" [1, 2]'
+    data = {"a": [1, -2.5e-7, [3], []], nasty: [[1, 2], [3, 4]], "c": ["1", 2], "d": [nasty, "NaN"]}
+    text = on_one_line(json.dumps(data, indent=2))
+    assert json.loads(text) == data
+    assert "[1, 2],\n" in text
+    assert '"c": [\n' in text
 
 
 def test_every_reason_has_a_description_that_is_a_sentence() -> None:

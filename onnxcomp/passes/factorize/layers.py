@@ -11,7 +11,7 @@ from onnxcomp.ops.linear import Array
 from onnxcomp.passes.factorize.choice import Choice
 from onnxcomp.passes.factorize.config import FactorizeConfig
 from onnxcomp.passes.factorize.costs import Menu
-from onnxcomp.passes.factorize.forms import allows, sides, spatial_matrix
+from onnxcomp.passes.factorize.forms import Form, allows, sides, spatial_matrix
 from onnxcomp.passes.factorize.plan import FEWEST_ROWS, FactorizePlan, LayerPlan
 from onnxcomp.passes.factorize.sites import Site
 from onnxcomp.passes.factorize.spectrum import Spectrum, plain
@@ -19,10 +19,13 @@ from onnxcomp.passes.factorize.spectrum import Spectrum, plain
 
 def energies_of(menu: Menu, found: Spectrum) -> Array:
     """[options]: the share of the energy that each one keeps."""
-    kept = {"channels": found.energies}
-    if any(option.form == "spatial" for option in menu.options):
-        kept["spatial"] = plain(spatial_matrix(menu.site.views[0])).energies
+    kept = {form: _kept(menu.site, found, form) for form in {option.form for option in menu.options}}
     return np.array([1.0 if o.rank is None else kept[o.form][o.rank] for o in menu.options])
+
+
+def _kept(site: Site, found: Spectrum, form: Form) -> Array:
+    """float64 [k + 1]: the share that rank 0, 1, … keeps of what a form splits."""
+    return found.energies if form == "channels" else plain(spatial_matrix(site.views[0])).energies
 
 
 def layer_of(
@@ -52,7 +55,7 @@ def layer_of(
         alpha=_alpha(config.alpha, found.rows, option.rank),
         energy=float(energies[name][index]),
         loss=float(losses[name][index]),
-        energies=tuple(round(float(e), 6) for e in found.energies[1:]),
+        energies=tuple(round(float(e), 6) for e in _kept(menu.site, found, option.form)[1:]),
         code=code,
         why=why,
     )

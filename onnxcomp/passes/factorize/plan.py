@@ -12,6 +12,8 @@ from onnxcomp.report.structures import Layer, Record, Skip
 
 FEWEST_ROWS = 2
 """Rows of calibration for each rank; with fewer the regularisation grows in proportion."""
+POINTS = 48
+"""Of a layer's spectrum in a report."""
 
 
 class LayerPlan(Record):
@@ -28,7 +30,7 @@ class LayerPlan(Record):
         alpha: Regularisation that its directions are found with.
         energy: Share of its output's energy that is kept.
         loss: Predicted loss of the model's outputs, as a share of their variance (of this layer's, without data).
-        energies: Share of the energy that rank 1, 2, … keeps: the spectrum, summed up.
+        energies: Share of the energy that rank 1, 2, … keeps in this form: the spectrum, summed up.
         code, why: Why it stays whole, if it does.
     """
 
@@ -109,21 +111,38 @@ class FactorizePlan(Plan):
         )
 
     def factored(self) -> tuple[Layer, ...]:
-        return tuple(
-            Layer(
-                name=layer.name,
-                op_type=layer.op_type,
-                size=f"{layer.groups} × " * (layer.groups > 1) + f"{layer.out} × {layer.columns}",
-                rank=layer.rank,
-                break_even=round(layer.break_even, 1),
-                form=layer.form,
-                energy=layer.energy,
-                loss=layer.loss,
-                why=layer.why,
-            )
-            for layer in self.layers
-        )
+        return tuple(_described(layer) for layer in self.layers)
 
     def with_layers(self, layers: dict[str, LayerPlan]) -> FactorizePlan:
         """The same plan with some layers replaced."""
         return self.model_copy(update={"layers": tuple(layers.get(layer.name, layer) for layer in self.layers)})
+
+
+def _described(layer: LayerPlan) -> Layer:
+    ranks = sampled_ranks(len(layer.energies), layer.rank)
+    return Layer(
+        name=layer.name,
+        op_type=layer.op_type,
+        size=f"{layer.groups} × " * (layer.groups > 1) + f"{layer.out} × {layer.columns}",
+        rank=layer.rank,
+        break_even=round(layer.break_even, 1),
+        form=layer.form,
+        energy=layer.energy,
+        loss=layer.loss,
+        why=layer.why,
+        ranks=ranks,
+        energies=tuple(layer.energies[rank - 1] for rank in ranks),
+    )
+
+
+def sampled_ranks(full: int, rank: int | None, most: int = POINTS) -> tuple[int, ...]:
+    """At most `most` ranks from 1 to `full`, `rank` among them; denser where they are low, since spectra fall there.
+
+    >>> sampled_ranks(100, 8, most=6)
+    (1, 7, 8, 26, 57, 100)
+    """
+    if not full:
+        return ()
+    chosen = set() if rank is None or rank > full else {rank}
+    count = min(full, most - len(chosen))
+    return tuple(sorted({1 + round((full - 1) * (i / max(1, count - 1)) ** 2) for i in range(count)} | chosen))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -9,7 +10,7 @@ from math import prod
 
 import onnx_ir as ir
 
-from onnxcomp.calibration.stream import observe
+from onnxcomp.calibration.stream import Observed, observe
 from onnxcomp.errors import UsageError
 from onnxcomp.model.cost import cost
 from onnxcomp.model.normalize import clone
@@ -20,6 +21,7 @@ from onnxcomp.passes.base import Context, header
 from onnxcomp.passes.quantize.config import QuantizeConfig
 from onnxcomp.passes.quantize.correct import corrected
 from onnxcomp.passes.quantize.equalise import equalised
+from onnxcomp.passes.quantize.histograms import BY_HAND, ActivationHistogram, histogram_of, longest_tails
 from onnxcomp.passes.quantize.parameters import activation_parameters, fixed_ranges, observed_only, weight_parameters
 from onnxcomp.passes.quantize.placement import islands, quantized_values, settle, ties
 from onnxcomp.passes.quantize.plan import NodeDecision, QParams, QuantPlan
@@ -27,6 +29,7 @@ from onnxcomp.passes.quantize.ranges import METHODS, Method, Range
 from onnxcomp.passes.quantize.sites import Site
 from onnxcomp.passes.quantize.smooth import Factors, smoothed
 from onnxcomp.passes.quantize.styles import sites_for
+from onnxcomp.passes.quantize.through import gate, seen_through
 from onnxcomp.passes.quantize.write import write_qdq
 from onnxcomp.passes.selection import left_out, unmatched
 from onnxcomp.passes.tables import find_tables, left_tables
@@ -98,6 +101,7 @@ def draft(config: QuantizeConfig, original: ir.Model, preparation: Preparation, 
 
     activations = parameters(config.ranges)
     others = {method: parameters(method) for method in METHODS if method != config.ranges}
+    histograms = _histograms(settled, seen, tied, {config.ranges: activations, **others}, asked)
     tensors = activations | weight_parameters(settled, ctx.target.pairs_saturate, tied, activations, form)
     bound = clone(model)
     bind(bound, ctx.shapes)
@@ -120,7 +124,34 @@ def draft(config: QuantizeConfig, original: ir.Model, preparation: Preparation, 
         ties=tied,
         islands=regions,
         alternatives=others,
+        histograms=histograms,
     )
+
+
+def _histograms(
+    sites: Sequence[Site],
+    seen: Mapping[str, Observed],
+    tied: Mapping[str, str],
+    ways: Mapping[Method, Mapping[str, QParams]],
+    asked: Mapping[str, Method | Range],
+) -> dict[str, ActivationHistogram]:
+    """Of the observed activations with the longest tails."""
+    values, nodes = quantized_values(sites)[0], defaultdict[str, set[str]](set)
+    for site in sites:
+        for value in (*site.inputs, *site.outputs):
+            nodes[tied.get(value.name or "", value.name or "")].add(site.name)
+    heads, found, ends = set(tied.values()), {}, {}
+    for name in (name for name in seen if name in next(iter(ways.values()))):
+        wanted = asked.get(name)
+        told: dict[str, QParams] = {way: made[name] for way, made in ways.items()}
+        if wanted is not None:
+            told = {wanted if isinstance(wanted, str) else BY_HAND: next(iter(told.values()))}
+        ends[name] = [params.ends() for params in told.values()]
+        single = values[name] if name in values and name not in heads else None
+        through, function = ("", None) if single is None else (gate(single), seen_through(single))
+        chosen = {way: (p.scale[0], p.zero_point, p.ends()) for way, p in told.items()}
+        found[name] = histogram_of(seen[name], chosen, nodes[name], through, function)
+    return longest_tails(found, ends)
 
 
 def made_plan(head: Mapping[str, object], **rest: object) -> QuantPlan:

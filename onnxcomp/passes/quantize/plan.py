@@ -7,8 +7,9 @@ from typing import Literal
 from pydantic import Field
 
 from onnxcomp.passes.base import Plan
+from onnxcomp.passes.quantize.histograms import ActivationHistogram
 from onnxcomp.report.reasons import Reason
-from onnxcomp.report.structures import Record, Skip
+from onnxcomp.report.structures import ActivationRanges, Record, Skip
 
 Precision = Literal["int8", "float"]
 
@@ -27,6 +28,11 @@ class QParams(Record):
     scale: tuple[float, ...]
     zero_point: int
     axis: int | None = None
+
+    def ends(self) -> tuple[float, float]:
+        """Smallest and largest value that one scale represents."""
+        first = 0 if self.dtype == "uint8" else -128
+        return (first - self.zero_point) * self.scale[0], (first + 255 - self.zero_point) * self.scale[0]
 
 
 class NodeDecision(Record):
@@ -93,6 +99,7 @@ class QuantPlan(Plan):
         alternatives: Ways to choose ranges that were not taken → the activations' parameters by them.
         units: The units of mixed precision as measured; filled when relaxing needed it, or a sensitivity file was asked
             for.
+        histograms: What was seen of the activations with the longest tails, for the report; replaying needs none.
     """
 
     operators: Literal["onnx", "onnxruntime"] = "onnx"
@@ -113,6 +120,7 @@ class QuantPlan(Plan):
     islands: tuple[Island, ...] = ()
     alternatives: dict[str, dict[str, QParams]] = Field(default_factory=dict)
     units: tuple[Unit, ...] = ()
+    histograms: dict[str, ActivationHistogram] = Field(default_factory=dict)
 
     def changes(self) -> frozenset[str]:
         return self.quantized() | frozenset(self.tables)
@@ -128,6 +136,19 @@ class QuantPlan(Plan):
     def quantized(self) -> frozenset[str]:
         """Names of the nodes that run in INT8."""
         return frozenset(name for name, decision in self.nodes.items() if decision.precision == "int8")
+
+    def ranges(self) -> ActivationRanges | None:
+        quantized = self.quantized()
+        shown = [
+            (seen.left_out(params.ends()), seen.described(name, params.scale[0], params.zero_point, params.ends()))
+            for name, seen in self.histograms.items()
+            if (params := self.tensors.get(name)) is not None and not quantized.isdisjoint(seen.nodes)
+        ]
+        if not shown:
+            return None
+        shown.sort(key=lambda pair: (-pair[1].clipped, -pair[1].beyond, -pair[0]))
+        count = sum(params.axis is None for params in self.tensors.values())
+        return ActivationRanges(activations=count, shown=tuple(described for _, described in shown))
 
     def with_ranges(self, method: str) -> QuantPlan:
         """The same plan with the activations' parameters of another way to choose ranges."""

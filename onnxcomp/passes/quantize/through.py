@@ -31,6 +31,11 @@ def seen_through(value: ir.Value) -> Function | None:
     return (lambda x: x * function(x)) if product and len(others) == 1 else None
 
 
+def gate(value: ir.Value) -> str:
+    """The operator of that function; empty where there is none."""
+    return next((u.node.op_type for u in value.uses() if u.node.op_type in GATES), "") if seen_through(value) else ""
+
+
 def _sigmoid(node: ir.Node) -> Function:
     return lambda x: 1.0 / (1.0 + np.exp(-np.clip(x, -60.0, 60.0)))
 

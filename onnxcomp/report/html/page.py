@@ -1,4 +1,4 @@
-"""The page: the template, filled, with its style, its script, and a policy that allows nothing else.
+"""The pages: a template, filled, with its style, its script, and a policy that allows nothing else.
 
 Whatever a model, a recipe or a file name brings is text: every expression of the template goes through `printable`
 (no control or hidden characters), then through the escaping of Jinja2; pictures escape in `svg.tag`. Should something
@@ -10,16 +10,40 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Mapping
 from importlib.resources import files
+from types import ModuleType
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from onnxcomp.report import figures
-from onnxcomp.report.html import pictures, sections
+from onnxcomp.report import comparison_figures, figures, inspection_figures
+from onnxcomp.report.comparison import ModelComparison
+from onnxcomp.report.html import curves, headlines, models, pictures, sections, words
 from onnxcomp.report.html.svg import tag
-from onnxcomp.report.structures import Report
+from onnxcomp.report.inspection import Inspection
+from onnxcomp.report.structures import Record, Report
 from onnxcomp.report.text import printable
+
+PAGES: Mapping[type[Record], str] = {
+    Report: "report.html",
+    ModelComparison: "comparison.html",
+    Inspection: "inspection.html",
+}
+"""Templates; each one fills the frame `base.html`."""
+
+MODULES: Mapping[str, ModuleType] = {
+    "compared": comparison_figures,
+    "curves": curves,
+    "figures": figures,
+    "headlines": headlines,
+    "looked": inspection_figures,
+    "models": models,
+    "pictures": pictures,
+    "sections": sections,
+    "words": words,
+}
+"""What the templates call."""
 
 MAX_TEXT = 2000
 """Characters of one text; a longer one keeps its beginning and its end."""
@@ -27,22 +51,14 @@ MAX_TEXT = 2000
 _FOLDER = files(__package__ or "")
 
 
-def render(report: Report) -> str:
+def render(record: Report | ModelComparison | Inspection) -> str:
     """One file for a browser, offline: light and dark, on paper, on a phone, by keyboard and without JavaScript.
 
-    The same report gives the same bytes. Parts that the report has nothing for are left out.
+    The same record gives the same bytes. Parts that it has nothing for are left out.
     """
     style, script = _read("style.css"), _read("script.js")
-    page = _environment().from_string(_read("page.html"))
-    return page.render(
-        r=report,
-        policy=policy(style, script),
-        style=Markup(style),
-        script=Markup(script),
-        figures=figures,
-        pictures=pictures,
-        sections=sections,
-    )
+    page = _environment().get_template(PAGES[type(record)])
+    return page.render(r=record, policy=policy(style, script), style=Markup(style), script=Markup(script)).lstrip()
 
 
 def policy(style: str, script: str) -> str:
@@ -62,9 +78,15 @@ def _digest(text: str) -> str:
 
 def _environment() -> Environment:
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=_shown, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(_read),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["prose"] = prose
+    environment.globals.update(MODULES)
     return environment
 
 

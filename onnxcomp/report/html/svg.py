@@ -35,4 +35,6 @@ def picture(width: float, height: float, *shapes: Markup, css: str, label: str =
 
 
 def _value(value: object) -> str:
+    if isinstance(value, Markup):
+        return value
     return f"{value:.6g}" if isinstance(value, float) else printable(value, 400)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 
 import numpy as np
@@ -18,6 +19,7 @@ from onnxcomp.model.save import serialize
 from onnxcomp.passes.base import Context, Evidence
 from onnxcomp.passes.factorize import factorize as the_pass
 from onnxcomp.passes.factorize import known
+from onnxcomp.passes.factorize import plan as plans
 from onnxcomp.passes.factorize.config import FactorizeConfig
 from onnxcomp.passes.factorize.factorize import Factorize
 from onnxcomp.passes.factorize.plan import FactorizePlan
@@ -89,6 +91,22 @@ def test_layers_of_low_rank_are_found_and_hardly_anything_is_lost(net, items, he
     assert cosine(run(net, held[0])[0], run(result, held[0])[0]) > 0.99
 
 
+def test_a_report_holds_a_few_ranks_of_each_spectrum_and_the_chosen_one_among_them(net, items) -> None:
+    plan = step(energy=0.98).plan(net, context(items))
+    for layer, shown in zip(plan.layers, plan.factored(), strict=True):
+        full = min(layer.out, layer.columns)
+        assert len(shown.ranks) == len(shown.energies) <= 48
+        assert (shown.ranks[0], shown.ranks[-1]) == (1, full)
+        assert list(shown.ranks) == sorted(set(shown.ranks))
+        assert [layer.energies[r - 1] for r in shown.ranks] == list(shown.energies)
+        if layer.rank is not None:
+            assert dict(zip(shown.ranks, shown.energies, strict=True))[layer.rank] == pytest.approx(
+                layer.energy, abs=2e-6
+            )
+    assert sum(layer.rank is not None for layer in plan.layers) >= 2
+    assert doctest.testmod(plans).failed == 0
+
+
 @pytest.mark.parametrize("budget", [{"params": 0.5}, {"macs": 0.5}])
 def test_a_budget_is_met_by_the_model_that_comes_out(net, items, budget) -> None:
     plan, result = ran(net, context(items), **budget)
@@ -128,6 +146,8 @@ def test_without_data_the_svd_of_the_weights_decides_and_a_spatial_split_may_win
     assert plan.method == "svd"
     assert plan.refit == "none"
     assert [layer.form for layer in plan.layers] == ["spatial"]
+    (shown,) = plan.factored()
+    assert dict(zip(shown.ranks, shown.energies, strict=True))[shown.rank] == pytest.approx(shown.energy, abs=2e-6)
     assert error(model, result, feed) < 1e-8
     assert [n.op_type for n in result.graph] == ["Conv", "Conv"]
 
