@@ -67,3 +67,18 @@ def test_a_name_that_only_says_dynamic_is_not_a_batch():
         "g (float[DynamicDimension.0,3,DynamicDimension.1,8] x) => (float[a,b,c,d] y) { y = Relu(x) }".replace(".", "_")
     )
     assert next(shape_candidates(signature(model), {})) == {"x": (1, 3, 64, 8)}
+
+
+@pytest.mark.parametrize("kind", ["string[N] x", "seq(float[N,3]) x"])
+def test_inputs_without_numbers_ask_for_real_feeds_and_not_for_sizes(kind):
+    read = "y = Identity(x)"
+    out = kind.replace(" x", " y")
+    model = graph(f"g ({kind}) => ({out}) {{ {read} }}")
+    with pytest.raises(NotRunnable, match="takes no numbers") as raised:
+        shapes_for(model)
+    assert "--shape" not in (raised.value.hint or "")
+
+
+def test_an_input_that_is_empty_by_its_own_shape_is_the_model_s_matter_and_no_wrong_usage():
+    with pytest.raises(NotRunnable, match="empty by its own shape"):
+        shapes_for(graph("g (float[0,3] x) => (float[0,3] y) { y = Relu(x) }"))
