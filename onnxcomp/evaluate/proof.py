@@ -39,7 +39,8 @@ def check_batches(
 ) -> str | None:
     """Runs both models on `feed` doubled along a dynamic batch axis; None if they agree as they do on the feed itself.
 
-    Also None when the batch is fixed, or when the original itself can't take the doubled feed.
+    Also None when the batch is fixed, in one or the other (`--fix-shape`; that a dynamic one stays dynamic else is for
+    `check_structure`), or when the original itself can't take the doubled feed.
 
     Args:
         min_cosine: Of every output, to agree.
@@ -47,7 +48,7 @@ def check_batches(
             own batch too.
     """
     doubled = doubled_batch(feed, signature(before))
-    if doubled is None:
+    if doubled is None or doubled_batch(feed, signature(after)) is None:
         return None
     try:
         with open_session(before, config) as session:

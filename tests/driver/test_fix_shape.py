@@ -22,3 +22,16 @@ def test_simplify_fixes_shapes_where_nothing_else_is_to_be_done():
     result = onnxcomp.simplify(model(), shape={"N": (2,)}, fix_shape=True)
     assert result.model.graph.inputs[0].shape[0] == 2
     assert not any("--fix-shape" in note.sentence for note in result.report.notes)
+
+
+def test_optimize_fixes_the_batch_of_what_it_keeps():
+    foldable = graph(
+        """g (float[N,256] x, float[256,256] w, float[256] w_b) => (float[N,256] y) {
+            a = MatMul(x, w) b = Add(a, w_b) c = Identity(b) y = Relu(c)
+        }"""
+    )
+    result = onnxcomp.optimize(foldable, shape={"N": (4,)}, fix_shape=True, goal="size")
+    kept = result.report.verdict == "PASSED"
+    fixed = result.model.graph.inputs[0].shape[0] == 4
+    assert fixed is kept
+    assert not any("twice the batch" in step.why for step in result.report.steps)
