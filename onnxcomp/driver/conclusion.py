@@ -42,9 +42,11 @@ def conclude(
         timing = versus(bench, bench.loaded.model, current, FINAL_SECONDS)
         names = [step.report.name for step in done]
         learned = bench.calibration_facts if LEARNING & set(names) else None
-        result = Subject.in_memory(with_provenance(current, bench.loaded.sha256, recipe, names, learned))
+        result = Subject.in_memory(with_provenance(current, bench.loaded, recipe, names, learned))
         shrink = bench.loaded.bytes / result.size
-        kept, reason = decide(timing, shrink, bench.options.goal, exact=False, measurable=bench.target_is_host)
+        kept, reason = decide(
+            timing, shrink, bench.options.goal, exact=False, measurable=bench.target_is_host, what="file"
+        )
         failed = [g for g in judgement.gates if not g.passed]
         if kept and not failed:
             if timing.verdict == "UNSTABLE":

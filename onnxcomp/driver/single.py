@@ -130,7 +130,7 @@ def run_single(
     told = f"as asked, but for {given_back} nodes that stay in float for the gates" if given_back else "as asked"
     report = _step_report(step, current, proof, StepStatus.KEPT, told)
     recipe = current.model_dump_json()
-    named = with_provenance(candidate, bench.loaded.sha256, recipe, [step.name], bench.calibration_facts)
+    named = with_provenance(candidate, bench.loaded, recipe, [step.name], bench.calibration_facts)
     result = Subject.in_memory(named)
     sentence = gain(bench, result, timing)
     measured = Measured(judgement, timing, *look_inside(bench, named))
