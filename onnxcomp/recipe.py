@@ -22,6 +22,7 @@ from onnxcomp.passes.quantize.config import QuantizeConfig
 from onnxcomp.passes.simplify.simplify import SimplifyConfig
 from onnxcomp.passes.weight_only.config import WeightOnlyConfig
 from onnxcomp.report.structures import Record
+from onnxcomp.report.text import complaint
 
 Step = Annotated[
     SimplifyConfig
@@ -132,7 +133,7 @@ def _message(detail: ErrorDetails) -> str:
         return f"there is no pass {detail['ctx']['tag']!r}; there are {', '.join(_configs())}"
     if detail["type"] == "union_tag_not_found":
         return 'it names no pass: a step begins with pass = "quantize" or another'
-    return detail["msg"].lower()
+    return complaint(detail["msg"])
 
 
 def _configs() -> dict[str, type[BaseModel]]:
