@@ -10,6 +10,7 @@ import onnx.shape_inference
 import onnx_ir as ir
 
 from onnxcomp.errors import ModelError
+from onnxcomp.model.contrib import add_functions
 from onnxcomp.ops.attributes import is_standard
 
 logger = logging.getLogger(__name__)
@@ -148,6 +149,7 @@ def _infer(proto: onnx.ModelProto) -> onnx.GraphProto | None:
     Not onnx-ir's `ShapeInferencePass`: that reads back the whole model (most of the time, for thousands of nodes), and
     makes a tensor of a sequence.
     """
+    add_functions(proto)
     try:
         return onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True).graph
     # onnx raises its own errors and those of protobuf, whatever is wrong with one operator of the model.
