@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -22,6 +22,7 @@ from onnxcomp.passes.quantize.config import QuantizeConfig
 from onnxcomp.passes.simplify.simplify import SimplifyConfig
 from onnxcomp.passes.weight_only.config import WeightOnlyConfig
 from onnxcomp.report.structures import Record
+from onnxcomp.report.text import complaint
 
 Step = Annotated[
     SimplifyConfig
@@ -33,7 +34,7 @@ Step = Annotated[
     | PrecisionConfig,
     Field(discriminator="kind"),
 ]
-SCHEMA = "onnxcomp-recipe/1"
+SCHEMA: Final = "onnxcomp-recipe/1"
 DEFAULT = "default"
 
 
@@ -47,7 +48,7 @@ class GateConfig(Record):
 class Recipe(Record):
     """Ordered steps behind gates."""
 
-    schema_: str = Field(default=SCHEMA, alias="schema")
+    schema_: Literal["onnxcomp-recipe/1"] = Field(default=SCHEMA, alias="schema")
     step: tuple[Step, ...]
     gates: GateConfig = GateConfig()
 
@@ -114,6 +115,9 @@ def parse_recipe(text: str, name: str) -> Recipe:
         details = error.errors()
         lines = [f"{_where(d['loc'])}: {_message(d)}" for d in details]
         hints = [_near(str(d["ctx"]["tag"]), _configs()) for d in details if d["type"] == "union_tag_invalid"]
+        steps = [d["input"] for d in details if d["type"] == "union_tag_not_found"]
+        slips = [key for step in steps if isinstance(step, dict) for key in get_close_matches("pass", step, 1)]
+        hints += [f"did you mean 'pass' where it says {key!r}?" for key in slips]
         hints += [near for d in details if d["type"] == "extra_forbidden" and (near := _nearest(d["loc"]))]
         raise RecipeError(f"recipe {name}: " + "; ".join(lines), hint=hints[0] if hints else None) from error
 
@@ -127,7 +131,9 @@ def _where(location: tuple[int | str, ...]) -> str:
 def _message(detail: ErrorDetails) -> str:
     if detail["type"] == "union_tag_invalid":
         return f"there is no pass {detail['ctx']['tag']!r}; there are {', '.join(_configs())}"
-    return detail["msg"].lower()
+    if detail["type"] == "union_tag_not_found":
+        return 'it names no pass: a step begins with pass = "quantize" or another'
+    return complaint(detail["msg"])
 
 
 def _configs() -> dict[str, type[BaseModel]]:

@@ -41,3 +41,11 @@ def test_a_wrong_recipe_names_the_path_and_the_nearest_key(text, message, hint):
 def test_a_missing_recipe_is_an_error_of_usage(tmp_path):
     with pytest.raises(RecipeError, match=r"none\.toml"):
         load_recipe(tmp_path / "none.toml")
+
+
+def test_a_step_without_a_pass_and_a_recipe_of_another_version_are_refused():
+    with pytest.raises(RecipeError, match="names no pass") as raised:
+        parse_recipe('[[step]]\npas = "quantize"', "r")
+    assert "'pas'" in (raised.value.hint or "")
+    with pytest.raises(RecipeError, match="schema"):
+        parse_recipe('schema = "onnxcomp-recipe/2"\n[[step]]\npass = "quantize"', "r")

@@ -46,16 +46,20 @@ def random_reader(
 
     Raises:
         UsageError: `shapes` names what the model doesn't have, or contradicts it.
-        DataError: An input of unknown rank without a shape, or one that takes no numbers.
+        DataError: An input of unknown rank without a shape, one that takes no numbers, or one that is always empty.
         LimitError: A feed would be too large for this machine.
     """
-    resolved = resolve_shapes(signature, shapes or {})
-    total, most = 0, min(MAX_BYTES, int(MAX_SHARE * detect_host().memory_bytes) or MAX_BYTES)
     for port in signature.inputs:
         if port.dtype is None:
             raise DataError(
                 f"input {port.name!r} takes no numbers, so no random feeds can be made", hint="Give real ones."
             )
+    resolved = resolve_shapes(signature, shapes or {})
+    total, most = 0, min(MAX_BYTES, int(MAX_SHARE * detect_host().memory_bytes) or MAX_BYTES)
+    for port in signature.inputs:
+        assert port.dtype is not None
+        if 0 in resolved[port.name]:
+            raise DataError(f"input {port.name!r} is empty by its own shape {list(resolved[port.name])}")
         total += math.prod(resolved[port.name]) * port.dtype.itemsize
         if total > most:
             raise LimitError(
@@ -111,7 +115,9 @@ def resolve_shapes(signature: Signature, shapes: Shapes) -> dict[str, tuple[int,
     for name, sizes in shapes.items():
         if name not in ports and name not in symbols:
             raise UsageError(f"no input or dynamic dimension {name!r}", hint=nearest(name, [*ports, *symbols]))
-        if min(sizes, default=1) < 1 or (name not in ports and len(sizes) != 1):
+        told = ports[name].shape if name in ports else None
+        absurd = min(sizes, default=1) < 1 and sizes != told  # a model may say itself that an input is empty
+        if absurd or (name not in ports and len(sizes) != 1):
             raise UsageError(f"shape {name}={','.join(map(str, sizes))}: sizes are above zero, one for a dimension")
     for name in ports.keys() & shapes.keys():
         for dim, size in zip(ports[name].shape or (), resolve_shape(ports[name], shapes), strict=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,7 @@ def output_path(model: Path, output: Path | None, force: bool) -> Path:
         raise WriteError(f"the output {path} is a folder", hint="name a file: -o FOLDER/model.onnx")
     if path.exists() and not path.is_file():
         raise WriteError(f"the output {path} is not a regular file", hint="choose another path with -o")
-    if path.exists() and not force:
+    if os.path.lexists(path) and not force:  # a link to nothing too
         raise WriteError(f"the output {path} exists", hint="overwrite it with --force, or choose another path with -o")
     if not path.absolute().parent.is_dir():
         raise WriteError(f"the folder of the output {path} does not exist", hint="make it first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -158,9 +159,9 @@ def _one_place() -> bool:
 
 def _print(renderable: Any, no_color: bool) -> None:
     out = console(stderr=False, no_color=no_color)
-    with out.capture() as captured:
-        out.print(renderable)
-    write_stdout("".join(f"{line.rstrip(' ')}\n" for line in captured.get().splitlines()))  # tables pad their lines
+    out.file = held = io.StringIO()  # colours and width are those of stdout; rich's own capture still writes to it
+    out.print(renderable)
+    write_stdout("".join(f"{line.rstrip(' ')}\n" for line in held.getvalue().splitlines()))  # tables pad their lines
 
 
 print_renderable = _print

@@ -15,9 +15,13 @@ from onnxcomp.driver.steps import StepResult, decide
 from onnxcomp.driver.trial import NotRunnable
 from onnxcomp.driver.workbench import Workbench, find_target
 from onnxcomp.model.load import LoadedModel
-from onnxcomp.report.structures import Report, StepReport, StepStatus, Verdict
+from onnxcomp.report.structures import Note, Report, StepReport, StepStatus, Verdict
 
 FINAL_SECONDS = 4.0
+DYNAMIC_STILL = (
+    "--fix-shape: the original is handed back, so its shapes are as dynamic as before; `onnxcomp simplify --fix-shape` "
+    "makes them static whether or not anything is gained"
+)
 LEARNING = frozenset({"factorize", "precision", "prune", "quantize"})
 """Passes that learn from calibration feeds where there are some."""
 
@@ -38,9 +42,11 @@ def conclude(
         timing = versus(bench, bench.loaded.model, current, FINAL_SECONDS)
         names = [step.report.name for step in done]
         learned = bench.calibration_facts if LEARNING & set(names) else None
-        result = Subject.in_memory(with_provenance(current, bench.loaded.sha256, recipe, names, learned))
+        result = Subject.in_memory(with_provenance(current, bench.loaded, recipe, names, learned))
         shrink = bench.loaded.bytes / result.size
-        kept, reason = decide(timing, shrink, bench.options.goal, exact=False, measurable=bench.target_is_host)
+        kept, reason = decide(
+            timing, shrink, bench.options.goal, exact=False, measurable=bench.target_is_host, what="file"
+        )
         failed = [g for g in judgement.gates if not g.passed]
         if kept and not failed:
             if timing.verdict == "UNSTABLE":
@@ -57,6 +63,8 @@ def conclude(
 
 def handed_back(command: str, bench: Workbench, steps: Sequence[StepReport], sentence: str) -> Result:
     """The original as the result, with the reasons."""
+    if bench.options.fix_shape:
+        bench.warn(DYNAMIC_STILL)
     report = fill(command, bench, Verdict.NOTHING_GAINED, sentence, Subject.of(bench.loaded), steps=steps)
     return Result(bench.loaded.model, report, None, bench.loaded.path)
 
@@ -78,6 +86,7 @@ def unproved(loaded: LoadedModel, options: Options, error: NotRunnable) -> Resul
         versions=versions(),
         source=facts,
         result=facts,
+        notes=(Note(level="warning", sentence=DYNAMIC_STILL),) if options.fix_shape else (),
     )
     return Result(loaded.model, report, None, loaded.path)
 

@@ -10,7 +10,9 @@ import onnx_ir as ir
 
 from onnxcomp import __version__
 from onnxcomp.model.cost import cost
+from onnxcomp.model.load import LoadedModel
 from onnxcomp.model.normalize import clone
+from onnxcomp.ops.attributes import is_standard
 from onnxcomp.report.structures import DataFacts, ModelFacts
 from onnxcomp.runtime.host import detect_host
 from onnxcomp.runtime.library import version as ort_version
@@ -48,14 +50,24 @@ def model_facts(
 
 
 def with_provenance(
-    model: ir.Model, source_sha256: str, recipe: str, passes: Sequence[str], calibration: DataFacts | None
+    model: ir.Model, source: LoadedModel, recipe: str, passes: Sequence[str], calibration: DataFacts | None
 ) -> ir.Model:
-    """A copy that says where it comes from in `metadata_props`: no time, host, user or path."""
+    """A copy that says where it comes from in `metadata_props`: no time, host, user or path.
+
+    Types and shapes between the nodes that anyone can infer are left out where the source has none: in a small model
+    they take more bytes than its nodes.
+    """
     result = clone(model)
+    if not any(_annotated(node) for node in source.model.graph):
+        for node in result.graph:
+            if is_standard(node) and _annotated(node):
+                for value in node.outputs:
+                    if not value.is_graph_output():
+                        value.type = value.shape = None
     result.metadata_props.update(
         {
             "onnxcomp.version": __version__,
-            "onnxcomp.source_sha256": source_sha256,
+            "onnxcomp.source_sha256": source.sha256,
             "onnxcomp.recipe_sha256": hashlib.sha256(recipe.encode()).hexdigest(),
             "onnxcomp.passes": ",".join(passes),
             "onnxcomp.calibration": "none"
@@ -64,6 +76,11 @@ def with_provenance(
         }
     )
     return result
+
+
+def _annotated(node: ir.Node) -> bool:
+    """Whether the type or shape of an output is told that is none of the model's."""
+    return any((v.shape is not None or v.type is not None) and not v.is_graph_output() for v in node.outputs)
 
 
 def versions() -> dict[str, str]:

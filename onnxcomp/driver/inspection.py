@@ -196,11 +196,19 @@ def _tensors(values: Iterator[ir.Value] | Sequence[ir.Value]) -> tuple[TensorFac
     return tuple(
         TensorFacts(
             name=v.name or "",
-            dtype="unknown" if v.dtype is None else v.dtype.name.lower(),
+            dtype=_type_name(v),
             shape=dims(v.shape),
         )
         for v in values
     )
+
+
+def _type_name(value: ir.Value) -> str:
+    """float, sequence of float, optional float."""
+    name = "unknown" if value.dtype is None else value.dtype.name.lower()
+    if isinstance(value.type, ir.SequenceType):
+        return f"sequence of {name}"
+    return f"optional {name}" if isinstance(value.type, ir.OptionalType) else name
 
 
 def _by_operator(costs: Sequence[NodeCost]) -> tuple[OperatorRow, ...]:

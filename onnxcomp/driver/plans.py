@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from onnxcomp.errors import PlanError
 from onnxcomp.model.fingerprint import structure_sha256
 from onnxcomp.passes.base import Pass, Plan
-from onnxcomp.report.text import printable
+from onnxcomp.report.text import complaint, printable
 
 MAX_BYTES = 256 * 2**20
 
@@ -38,7 +38,7 @@ def load_plan(path: str | os.PathLike[str], step: Pass[Any]) -> Plan:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise PlanError(f"plan {name}: {where}: {first['msg'].lower()}{more}") from error
+        raise PlanError(f"plan {name}: {where}: {complaint(first['msg'])}{more}") from error
     return plan
 
 

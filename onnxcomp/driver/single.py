@@ -34,6 +34,7 @@ from onnxcomp.evaluate.proof import check_batches, check_structure
 from onnxcomp.model.load import ModelSource
 from onnxcomp.passes.base import CALIBRATION_HINT, Evidence, Pass, Plan, Proof
 from onnxcomp.report.structures import StepReport, StepStatus, Verdict
+from onnxcomp.report.text import plural
 
 LOUD_COSINE = 0.99
 """Below it a warning says that `optimize` would not keep the result."""
@@ -129,7 +130,7 @@ def run_single(
     told = f"as asked, but for {given_back} nodes that stay in float for the gates" if given_back else "as asked"
     report = _step_report(step, current, proof, StepStatus.KEPT, told)
     recipe = current.model_dump_json()
-    named = with_provenance(candidate, bench.loaded.sha256, recipe, [step.name], bench.calibration_facts)
+    named = with_provenance(candidate, bench.loaded, recipe, [step.name], bench.calibration_facts)
     result = Subject.in_memory(named)
     sentence = gain(bench, result, timing)
     measured = Measured(judgement, timing, *look_inside(bench, named))
@@ -147,7 +148,7 @@ def starting_form(step: Pass[Any], bench: Workbench) -> ir.Model:
 
 def _planned(step: Pass[Any], plan: Any, bench: Workbench) -> Result:
     report = _step_report(step, plan, None, StepStatus.PLANNED, plan.aim())
-    sentence = f"{len(plan.changes())} nodes would change; no model was written"
+    sentence = f"{plural(len(plan.changes()), 'node')} would change; no model was written"
     source = Subject.of(bench.loaded)
     filled = fill(step.name, bench, Verdict.PLANNED, sentence, source, steps=[report])
     return Result(bench.loaded.model, filled, plan, bench.loaded.path)

@@ -178,12 +178,14 @@ def _attempt(
     return candidate, proof, attempt, None if kept else Evidence("latency")
 
 
-def decide(timing: Benchmark, shrink: float, goal: Goal, exact: bool, measurable: bool) -> tuple[bool, str]:
+def decide(
+    timing: Benchmark, shrink: float, goal: Goal, exact: bool, measurable: bool, what: str = "weights"
+) -> tuple[bool, str]:
     """Whether a step is kept for its latency and size, and the sentence that says why.
 
     Args:
         timing: Before and after, interleaved.
-        shrink: Bytes of weights before / after.
+        shrink: Bytes before / after, of `what`.
         goal: balanced: not slower than 0.97 ×, and smaller or faster by 3 %. latency: faster. size: smaller; may be
             slower.
         exact: An exact rewrite needs no gain, and is slower only when all of its interval is.
@@ -191,9 +193,10 @@ def decide(timing: Benchmark, shrink: float, goal: Goal, exact: bool, measurable
     """
     speedup = timing.speedup["after"]
     smaller = shrink >= GAIN
-    figures = f"{speedup:.2f} × as fast, {shrink:.2f} × smaller weights"
+    size = _sized(shrink, what)
+    figures = f"{speedup:.2f} × as fast, {size}"
     if not measurable:
-        return smaller or exact, f"{shrink:.2f} × smaller weights; latency is unverified for this target"
+        return smaller or exact, f"{size}; latency is unverified for this target"
     if goal == "size":
         return smaller or exact, figures
     if timing.verdict == "UNSTABLE":
@@ -201,7 +204,7 @@ def decide(timing: Benchmark, shrink: float, goal: Goal, exact: bool, measurable
             return False, f"slower: {figures}"
         if goal == "latency" and not exact:
             return False, f"latency not proven: {timing.reason}"
-        return smaller or exact, f"{shrink:.2f} × smaller weights; latency not proven: {timing.reason}"
+        return smaller or exact, f"{size}; latency not proven: {timing.reason}"
     # ONNX Runtime does most exact rewrites itself when it loads a model: no difference is expected, and one that may be
     # noise must not take the ground from the steps that build on it.
     if (timing.interval["after"][1] if exact else speedup) < SLOWEST:
@@ -211,6 +214,13 @@ def decide(timing: Benchmark, shrink: float, goal: Goal, exact: bool, measurable
     # A gain in speed alone has to be one over the whole interval: 3 % is within reach of noise.
     faster = speedup >= GAIN and timing.interval["after"][0] > 1.0
     return faster or (smaller and goal != "latency"), figures
+
+
+def _sized(shrink: float, what: str) -> str:
+    """`1.44 × smaller weights`; what got larger is not called smaller."""
+    if 0.995 < shrink < 1.005:
+        return f"{what} of the same size"
+    return f"{shrink:.2f} × smaller {what}" if shrink > 1 else f"{1 / shrink:.2f} × larger {what}"
 
 
 def batch_cosine(error: float) -> float:

@@ -136,9 +136,11 @@ def runnable_shapes(
         else:
             return shapes
     assert failure is not None
-    dynamic = ", ".join(p.name for p in sign.inputs if p.shape is None or not all(isinstance(d, int) for d in p.shape))
+    free = (p for p in sign.inputs if p.shape is None or not all(isinstance(d, int) for d in p.shape))
+    dynamic = ", ".join(p.name for p in free if p.dtype is not None)
+    of_numbers = all(p.dtype is not None for p in sign.inputs)  # no size makes random strings or sequences
     hint = "give real feeds with --eval or --calibration" + (
-        f", or sizes for {dynamic} with --shape NAME=1,3,224,224" if dynamic else ""
+        f", or sizes for {dynamic} with --shape NAME=1,3,224,224" if dynamic and of_numbers else ""
     )
     raise NotRunnable(f"the model does not run on random feeds: {failure.message}", hint=hint)
 

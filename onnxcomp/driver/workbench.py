@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -25,10 +26,12 @@ from onnxcomp.model.cost import subgraph_share
 from onnxcomp.model.load import LoadedModel, ModelSource, load
 from onnxcomp.model.normalize import clone, normalize
 from onnxcomp.model.signature import Signature, signature
+from onnxcomp.ops.draws import drawing
 from onnxcomp.ops.targets import TARGETS, Target
 from onnxcomp.passes.base import Context
 from onnxcomp.passes.selection import unmatched
 from onnxcomp.passes.simplify.simplify import Simplify, SimplifyConfig
+from onnxcomp.report.figures import listed
 from onnxcomp.report.structures import DataFacts, Note
 from onnxcomp.runtime.child import Limits
 from onnxcomp.runtime.host import detect_host, detect_target
@@ -135,6 +138,10 @@ def prepare(source: ModelSource, options: Options, gates: Gates) -> Workbench:
         canonical = clone(canonical)
         shapes.bind(canonical, shapes_of(feed))
     metric = _metric(options, evaluation, notes)
+    drawn = Counter(node.op_type for node in drawing(loaded.model))
+    if drawn:
+        sentence = f"the model draws random numbers ({listed(drawn)}): when two models are compared both draw the same"
+        notes.append(Note(level="info", sentence=sentence))
     share = subgraph_share(canonical)
     if share > 0.01:
         sentence = f"{share:.0%} of the parameters sit inside If, Loop or Scan bodies, which are left as they are"

@@ -11,21 +11,27 @@ from onnx_ir.passes import common
 from onnxcomp.calibration.readers import Feed
 from onnxcomp.errors import OnnxcompError
 from onnxcomp.evaluate.fidelity import Comparison
-from onnxcomp.model.signature import Signature, signature
+from onnxcomp.model.signature import Dim, Signature, signature
 from onnxcomp.runtime.session import SessionConfig, open_session
+
+Shape = tuple[Dim, ...]
 
 
 def check_structure(before: ir.Model, after: ir.Model, *, same_shapes: bool = False) -> str | None:
     """None if `after` is valid ONNX with the signature of `before`; otherwise what is wrong.
 
-    With `same_shapes` the inputs must have the same shapes too: what is dynamic stays dynamic. The checker's verdict
-    counts only where the original passes it: some exporters write files that run but do not check.
+    No input may have another rank or other fixed sizes. With `same_shapes` the inputs must have the same shapes
+    too: what is dynamic stays dynamic. The checker's verdict counts only where the original passes it: some
+    exporters write files that run but do not check.
     """
     for kind in ("inputs", "outputs"):
         old = [(p.name, p.dtype) for p in getattr(signature(before), kind)]
         new = [(p.name, p.dtype) for p in getattr(signature(after), kind)]
         if old != new:
             return f"the {kind} are {_listed(new)}, not {_listed(old)}"
+    for one, other in zip(signature(before).inputs, signature(after).inputs, strict=True):
+        if _clash(one.shape, other.shape):
+            return f"input {one.name} takes {_dims(other.shape)}, not {_dims(one.shape)}"
     if same_shapes:
         for one, other in zip(signature(before).inputs, signature(after).inputs, strict=True):
             if one.shape != other.shape:
@@ -39,7 +45,8 @@ def check_batches(
 ) -> str | None:
     """Runs both models on `feed` doubled along a dynamic batch axis; None if they agree as they do on the feed itself.
 
-    Also None when the batch is fixed, or when the original itself can't take the doubled feed.
+    Also None when the batch is fixed, in one or the other (`--fix-shape`; that a dynamic one stays dynamic else is for
+    `check_structure`), or when the original itself can't take the doubled feed.
 
     Args:
         min_cosine: Of every output, to agree.
@@ -47,7 +54,7 @@ def check_batches(
             own batch too.
     """
     doubled = doubled_batch(feed, signature(before))
-    if doubled is None:
+    if doubled is None or doubled_batch(feed, signature(after)) is None:
         return None
     try:
         with open_session(before, config) as session:
@@ -97,6 +104,18 @@ def doubled_batch(feed: Feed, sign: Signature) -> Feed | None:
     if symbol is None and len(sign.inputs) > 1:
         return None
     return {n: np.concatenate([a, a]) if n in batched and a.ndim else a for n, a in feed.items()}
+
+
+def _clash(one: Shape | None, other: Shape | None) -> bool:
+    """Whether no array fits both."""
+    if one is None or other is None:
+        return False
+    fixed = ((d, e) for d, e in zip(one, other, strict=False) if isinstance(d, int) and isinstance(e, int))
+    return len(one) != len(other) or any(d != e for d, e in fixed)
+
+
+def _dims(shape: Shape | None) -> str:
+    return "any shape" if shape is None else f"[{', '.join('?' if d is None else str(d) for d in shape)}]"
 
 
 def _listed(ports: list[tuple[str, np.dtype | None]]) -> str:

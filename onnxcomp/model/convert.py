@@ -52,7 +52,18 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
     Raises:
         ModelError: Something in it can't be written.
     """
-    return _attempt(lambda: ir.to_proto(model))
+    proto: onnx.ModelProto = _attempt(lambda: ir.to_proto(model))
+    _forget_told_twice(proto.graph)
+    return proto
+
+
+def _forget_told_twice(graph: onnx.GraphProto) -> None:
+    """Types and shapes of initializers, which onnx-ir writes again beside the values inside: the tensors tell them."""
+    held = {tensor.name for tensor in graph.initializer}
+    kept = [info for info in graph.value_info if info.name not in held or info.doc_string or info.metadata_props]
+    if len(kept) < len(graph.value_info):
+        del graph.value_info[:]
+        graph.value_info.extend(kept)
 
 
 def to_bytes(proto: onnx.ModelProto) -> bytes:

@@ -126,8 +126,9 @@ def _is_parameter(tensor: ir.TensorProtocol, value: ir.Value) -> bool:
         return True
     if uses and all(index in _QUANTISATION.get(op_type, ()) for op_type, index in uses):
         return False
-    small = tensor.dtype.bitwidth <= 8 and tensor.dtype not in (ir.DataType.BOOL, ir.DataType.STRING)
-    return tensor.dtype.is_floating_point() or small
+    if tensor.dtype in (ir.DataType.BOOL, ir.DataType.STRING):  # a string has no width
+        return False
+    return tensor.dtype.is_floating_point() or tensor.dtype.bitwidth <= 8
 
 
 _BINARY = (1, 2, 4, 5, 6, 7)

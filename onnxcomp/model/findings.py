@@ -11,7 +11,7 @@ import onnx
 from google.protobuf import unknown_fields  # type: ignore[import-untyped]
 
 from onnxcomp.model.naming import Container
-from onnxcomp.report.text import printable
+from onnxcomp.report.text import plural, printable
 
 
 class FindingCode(StrEnum):
@@ -87,11 +87,11 @@ def collect(
         names = printable(", ".join(sorted(operators)), 200)
         yield Finding(
             FindingCode.CUSTOM_DOMAIN,
-            f"{operators.total()} nodes use operators of '{printable(domain)}' ({names}), which ONNX Runtime lacks: "
-            "they are left as they are, and running the model needs their library",
+            f"{plural(operators.total(), 'node')} of '{printable(domain)}' ({names}), whose operators ONNX Runtime "
+            "lacks: left alone, and running the model needs their library",
         )
     if proto.functions:
-        yield Finding(FindingCode.FUNCTIONS, f"{len(proto.functions)} functions are defined inside the model")
+        yield Finding(FindingCode.FUNCTIONS, f"functions defined inside the model: {len(proto.functions)}")
     if proto.training_info:
         yield Finding(FindingCode.TRAINING_INFO, "The training information is dropped: only inference is kept")
     if count := _unknown_fields(proto, containers):
@@ -105,7 +105,8 @@ def collect(
     texts = [len(node.doc_string) for container in containers for node in container.node if node.doc_string]
     if texts:
         yield Finding(
-            FindingCode.DOC_STRINGS, f"{len(texts)} nodes carry doc strings, {sum(texts):,} characters: they are kept"
+            FindingCode.DOC_STRINGS,
+            f"doc strings on {plural(len(texts), 'node')}, {sum(texts):,} characters: they are kept",
         )
 
 

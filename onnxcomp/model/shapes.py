@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxcomp.errors import ModelError
+from onnxcomp.model.contrib import add_functions
 from onnxcomp.model.inference import Refused, infer
 from onnxcomp.ops.attributes import is_standard
 
@@ -147,6 +148,7 @@ def _infer(proto: onnx.ModelProto) -> onnx.GraphProto | None:
     Not onnx-ir's `ShapeInferencePass`: that reads back the whole model (most of the time, for thousands of nodes), and
     makes a tensor of a sequence.
     """
+    add_functions(proto)
     try:
         return infer(proto).graph
     except Refused as error:

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
+import onnx
 import onnx_ir as ir
 
 from onnxcomp.model.cost import constants, subgraph_share
@@ -65,6 +66,23 @@ def _domains(model: ir.Model) -> Iterator[ModelFinding]:
         if domain in found:
             sentence = f"operators of {domain}: {listed(dict(found[domain].most_common()))}"
             yield _info(Trait.DOMAINS, sentence)
+    opset = model.opset_imports.get("", 0)
+    standard = Counter(
+        n.op_type for n in model.graph.all_nodes() if is_standard(n) and (n.domain, n.op_type) not in functions
+    )
+    undefined = {name: count for name, count in standard.most_common() if not _defined(name, opset)}
+    if undefined:
+        sentence = f"operators that onnx does not define at opset {opset}: {listed(undefined)}"
+        sentence += "; ONNX Runtime may not load them"
+        yield ModelFinding(code=Trait.DOMAINS, level="warning", sentence=sentence)
+
+
+def _defined(op_type: str, opset: int) -> bool:
+    try:
+        onnx.defs.get_schema(op_type, opset)
+    except onnx.defs.SchemaError:
+        return False
+    return True
 
 
 def _bodies(model: ir.Model) -> Iterator[ModelFinding]:

@@ -52,7 +52,8 @@ class Operands:
 def operands(node: ir.Node, opset: int, half: Half) -> Operands | None:
     """What ONNX's type constraints of a standard operator allow; None for an operator that onnx does not know.
 
-    An output whose type no present input shares has it from an attribute (`dtype`, `value`, `stash_type`), which stays.
+    An output whose type no present input shares has it from an attribute (`dtype`, `value`, `stash_type`), which stays;
+    where `dtype` may be left out and is (RandomNormalLike, EyeLike), it is the type of the first input.
     """
     schema = _schema(node.op_type, opset)
     if schema is None or (not schema.inputs and not schema.outputs):
@@ -61,9 +62,10 @@ def operands(node: ir.Node, opset: int, half: Half) -> Operands | None:
     formal = [_formal(schema.inputs, i) for i in range(len(node.inputs))]
     given = {p.type_str for p, value in zip(formal, node.inputs, strict=True) if value is not None}
     results = [_formal(schema.outputs, i) for i in range(len(node.outputs))]
+    like_input = "dtype" not in node.attributes and _open(schema, "dtype")
     return Operands(
         tuple(wanted in p.types for p in formal),
-        tuple(wanted in p.types and p.type_str in given for p in results),
+        tuple(wanted in p.types and (p.type_str in given or like_input) for p in results),
     )
 
 
@@ -71,6 +73,12 @@ def keeps_epsilon(node: ir.Node, opset: int) -> bool:
     """Whether the operator adds its epsilon in float32 whatever it reads: `stash_type` is 1."""
     schema = _schema(node.op_type, opset)
     return schema is not None and "stash_type" in schema.attributes and int_attribute(node, "stash_type", 1) == 1
+
+
+def _open(schema: onnx.defs.OpSchema, attribute: str) -> bool:
+    """Whether the operator has an attribute with no default that may be left out."""
+    found = schema.attributes.get(attribute)
+    return found is not None and not found.required and found.default_value.type == onnx.AttributeProto.UNDEFINED
 
 
 @cache

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from math import inf, log10
 
 from onnxcomp.report.comparison import ModelComparison
-from onnxcomp.report.figures import factor, feeds_line, mega, size
+from onnxcomp.report.figures import factor, feeds_line, macs, size
 from onnxcomp.report.structures import LayerPairs
 from onnxcomp.report.text import printable
 
@@ -23,7 +23,7 @@ def totals(c: ModelComparison) -> Iterator[tuple[str, str, str, str]]:
     more = factor(c.a.parameters, c.b.parameters, "fewer")
     yield "parameters", f"{c.a.parameters:,}", f"{c.b.parameters:,}", more
     yield "weights", size(c.a.weight_bytes), size(c.b.weight_bytes), ""
-    yield "MACs", mega(c.a.macs), mega(c.b.macs), factor(c.a.macs or 0, c.b.macs or 0, "fewer")
+    yield "MACs", macs(c.a.macs), macs(c.b.macs), factor(c.a.macs or 0, c.b.macs or 0, "fewer")
     yield "nodes", f"{c.a.nodes:,}", f"{c.b.nodes:,}", ""
     yield "opset", str(c.a.opset), str(c.b.opset), ""
     if c.metric is not None:
@@ -38,7 +38,7 @@ def operator_rows(c: ModelComparison, most: int | None = MAX_ROWS) -> Rows:
         (
             printable(o.operator, 40),
             *map(str, o.nodes),
-            *("" if m == 0 else mega(m) for m in o.macs),
+            *("" if m == 0 else macs(m) for m in o.macs),
             *("" if b == 0 else f"{b} B" if b < 1000 else size(b) for b in o.bytes),
         )
         for o in telling[:most]

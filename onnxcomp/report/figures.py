@@ -22,7 +22,7 @@ def summary_rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
         f"{after.parameters:,}",
         factor(before.parameters, after.parameters, "fewer"),
     )
-    yield "MACs", mega(before.macs), mega(after.macs), ""
+    yield "MACs", macs(before.macs), macs(after.macs), ""
     yield "nodes", f"{before.nodes:,}", f"{after.nodes:,}", ""
     if report.benchmark is not None:
         names = list(report.benchmark.latency)
@@ -124,9 +124,15 @@ def listed(counts: Mapping[str, int], limit: int = 8) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes in decimal units, as file managers and registries show them."""
+    """Bytes in decimal units, as file managers and registries show them.
+
+    >>> size(1_640_000), size(2_040), size(8)
+    ('1.64 MB', '2.0 kB', '8 B')
+    """
     if count >= 1_000_000_000:
         return f"{count / 1e9:.2f} GB"
+    if count < 1_000:
+        return f"{count} B"
     return f"{count / 1e6:.2f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
 
 
@@ -139,9 +145,22 @@ def factor(before: float, after: float, word: str) -> str:
     return f"{after / before:.2f} × {'larger' if word == 'smaller' else 'more'}"
 
 
-def mega(macs: int | None) -> str:
-    """MACs in millions."""
-    return "unknown" if macs is None else f"{macs / 1e6:,.1f} M"
+def count_macs(count: int) -> str:
+    """In millions, or billions.
+
+    >>> count_macs(4_111_514_624), count_macs(23_129_984), count_macs(640)
+    ('4.11 G', '23.1 M', '640')
+    """
+    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= unit:
+            digits = 2 if count < 10 * unit else 1 if count < 100 * unit else 0
+            return f"{count / unit:,.{digits}f} {letter}"
+    return str(count)
+
+
+def macs(count: int | None) -> str:
+    """MACs, or that they are unknown."""
+    return "unknown" if count is None else count_macs(count)
 
 
 def feeds_line(data: DataFacts) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
-from onnxcomp.report.figures import reason_lines, size
+from onnxcomp.report.figures import count_macs, reason_lines, size
 from onnxcomp.report.inspection import Dims, Inspection, NodeRow, OperatorRow, Prospect, TensorFacts
 from onnxcomp.report.structures import Skip
 from onnxcomp.report.text import plural, printable
@@ -112,19 +112,6 @@ def dims_text(shape: Dims | None) -> str:
     if shape is None:
         return "?"
     return "×".join("?" if d is None else str(d) for d in shape) or "scalar"
-
-
-def count_macs(count: int) -> str:
-    """In millions, or billions.
-
-    >>> count_macs(4_111_514_624), count_macs(23_129_984), count_macs(640)
-    ('4.11 G', '23.1 M', '640')
-    """
-    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= unit:
-            digits = 2 if count < 10 * unit else 1 if count < 100 * unit else 0
-            return f"{count / unit:,.{digits}f} {letter}"
-    return str(count)
 
 
 def share(part: int, whole: int) -> str:

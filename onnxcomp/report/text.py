@@ -33,6 +33,16 @@ def printable(text: object, limit: int = 80) -> str:
     return "".join("?" if unicodedata.category(c) in _UNSAFE else c for c in raw)
 
 
+def complaint(message: str) -> str:
+    """What pydantic says of a value, to stand behind a colon; names in it keep their capitals.
+
+    >>> complaint("Value error, cell Conv_1 keeps nothing"), complaint("Field required")
+    ('cell Conv_1 keeps nothing', 'field required')
+    """
+    text = message.removeprefix("Value error, ")
+    return text if text != message else text[:1].lower() + text[1:]
+
+
 def plural(count: int, noun: str) -> str:
     """A number of things.
 

@@ -53,9 +53,15 @@ MEANINGS = (
         "build the library of --custom-ops for this machine and this version of ONNX Runtime",
     ),
     Meaning(
-        r"opset .{0,80}(?:under development|till opset)|Unsupported model IR version|No Op registered",
+        r"opset .{0,80}(?:under development|till opset)|Unsupported model IR version",
         ModelError,
         "the model is newer than the installed ONNX Runtime: upgrade it, or export with a lower opset",
+    ),
+    Meaning(
+        r"No Op registered",
+        ModelError,
+        "no operator of this name in this opset: it is newer than the installed ONNX Runtime, or from a custom library "
+        "(--custom-ops), or misspelt",
     ),
     Meaning(
         r"is not a registered function/op",

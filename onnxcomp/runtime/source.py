@@ -54,12 +54,15 @@ def loadable(model: ir.Model | bytes | Path) -> tuple[bytes | str, TemporaryFold
     if isinstance(model, Path):
         return str(_existing(model)), None
     from onnxcomp.model.save import INLINE_LIMIT, serialize, weight_bytes
+    from onnxcomp.ops.draws import seeded
 
     if weight_bytes(model) <= INLINE_LIMIT:
-        return serialize(model), None
+        with seeded(model):
+            return serialize(model), None
     folder = TemporaryFolder()
     try:
-        return str(write_model(model, Path(folder.name))), folder
+        with seeded(model):
+            return str(write_model(model, Path(folder.name))), folder
     except BaseException:
         folder.cleanup()
         raise

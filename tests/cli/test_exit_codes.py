@@ -262,3 +262,14 @@ def test_each_exit_code_is_in_the_help_and_is_tested_here(onnxcomp: Command) -> 
     tested = {int(name.split("_")[1]) for name in globals() if re.match(r"test_\d+_", name)}
     assert listed == [code for code, _ in EXIT_CODES]
     assert tested == set(listed)
+
+
+def test_5_a_link_to_nothing_is_an_output_that_exists_and_is_refused_before_any_work(
+    onnxcomp: Command, model: Path
+) -> None:
+    link = model.with_name("link.onnx")
+    link.symlink_to("nowhere.onnx")
+    result = onnxcomp("simplify", model, "-o", link)
+    assert result.code == 5
+    assert "loading" not in result.err
+    assert link.is_symlink()

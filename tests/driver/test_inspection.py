@@ -228,3 +228,18 @@ def test_the_record_survives_json(cnn: ir.Model) -> None:
     text = found.model_dump_json(by_alias=True)
     assert '"schema":"onnxcomp-inspection/1"' in text
     assert Inspection.model_validate_json(text) == found
+
+
+def test_operators_that_onnx_does_not_define_are_found_before_anything_is_run():
+    model = graph("g (float[N,4] x) => (float[N,4] y) { a = Frobnicate(x) y = Relu(a) }")
+    told = [f for f in onnxcomp.inspect(model).findings if "Frobnicate" in f.sentence]
+    assert [f.level for f in told] == ["warning"]
+    assert not [f for f in onnxcomp.inspect(graph(PLAIN)).findings if "does not define" in f.sentence]
+
+
+def test_sequences_and_optionals_are_not_shown_as_tensors():
+    model = graph("g (seq(float[N,3]) x, optional(float[3]) o) => (seq(float[N,3]) y) { y = Identity(x) }", opset=18)
+    assert [t.dtype for t in onnxcomp.inspect(model).inputs] == ["sequence of float", "optional float"]
+
+
+PLAIN = "g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }"

@@ -75,3 +75,18 @@ def test_a_value_that_does_not_fit_into_memory_is_named_before_anything_runs():
     with pytest.raises(LimitError, match=r"'y' takes 0\.19 MB: its shape is \[1000, 48\]"):
         check_sizes(model, {"x": (1000, 3)}, memory=100_000)
     check_sizes(model, {}, memory=100)
+
+
+@pytest.mark.parametrize("kind", ["string[N] x", "seq(float[N,3]) x"])
+def test_inputs_without_numbers_ask_for_real_feeds_and_not_for_sizes(kind):
+    read = "y = Identity(x)"
+    out = kind.replace(" x", " y")
+    model = graph(f"g ({kind}) => ({out}) {{ {read} }}")
+    with pytest.raises(NotRunnable, match="takes no numbers") as raised:
+        shapes_for(model)
+    assert "--shape" not in (raised.value.hint or "")
+
+
+def test_an_input_that_is_empty_by_its_own_shape_is_the_model_s_matter_and_no_wrong_usage():
+    with pytest.raises(NotRunnable, match="empty by its own shape"):
+        shapes_for(graph("g (float[0,3] x) => (float[0,3] y) { y = Relu(x) }"))

@@ -94,3 +94,19 @@ def test_a_dynamic_input_that_became_static_is_refused_where_shapes_must_stay():
     assert check_structure(dynamic, static) is None
     assert "changed from ('N', 4) to (1, 4)" in check_structure(dynamic, static, same_shapes=True)
     assert check_structure(dynamic, dynamic, same_shapes=True) is None
+
+
+@pytest.mark.parametrize("other", ["float[N,4,2] x", "float[N,5] x", "float[2,5] x"])
+def test_models_whose_inputs_no_array_fits_both_are_no_two_forms_of_one(other):
+    one = graph("g (float[N,4] x) => (float[M] y) { s = Constant<value_ints = [-1]>() y = Reshape(x, s) }")
+    two = graph(f"g ({other}) => (float[M] y) {{ s = Constant<value_ints = [-1]>() y = Reshape(x, s) }}")
+    complaint = check_structure(one, two)
+    assert complaint is not None
+    assert "input x takes" in complaint
+    assert "[N, 4]" in complaint
+
+
+def test_a_size_that_one_of_two_models_leaves_open_is_no_contradiction():
+    one = graph("g (float[N,4] x) => (float[N,4] y) { y = Neg(x) }")
+    two = graph("g (float[2,D] x) => (float[2,4] y) { y = Neg(x) }")
+    assert check_structure(one, two) is None

@@ -81,3 +81,11 @@ def test_functions_are_counted_where_they_stand():
     model = ir.from_proto(proto)
     assert [t.size for t in constants(model)] == [1]
     assert cost(model).operators == {"f:twice": 1}
+
+
+def test_strings_are_no_parameters():
+    model = graph("g (string[2] x, float[4,4] w) => (bool[2] y) { y = Equal(x, k) }", opset=19)
+    model.graph.register_initializer(
+        ir.val("k", const_value=ir.StringTensor([b"yes", b"no"], shape=ir.Shape([2]), name="k"))
+    )
+    assert cost(model).parameters == 16

@@ -17,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 
 from onnxcomp.errors import ModelError, WriteError
 from onnxcomp.model import data_file, save, staging
+from onnxcomp.model.convert import to_proto
 from onnxcomp.model.load import load
 from onnxcomp.model.save import SavedModel, save_model, serialize, weight_bytes
 
@@ -166,8 +167,8 @@ def test_strings_subgraphs_functions_and_tensors_in_attributes_survive(tmp_path:
         '<domain: "l", opset_import: ["": 21]> f (q) => (r) { k = Constant<value = float[1] {3}>() r = Mul(q, k) }'
     )
     content = serialize(model)
-    assert onnx.ModelProto.FromString(content) == ir.to_proto(model)
-    assert onnx.ModelProto.FromString(serialize(load(content).model)) == ir.to_proto(model)
+    assert onnx.ModelProto.FromString(content) == to_proto(model)
+    assert onnx.ModelProto.FromString(serialize(load(content).model)) == to_proto(model)
 
 
 @pytest.mark.parametrize("external", [False, True])

@@ -13,7 +13,7 @@ from onnxcomp.passes.quantize.plan import QuantPlan, Unit
 from onnxcomp.report.files import write_file
 from onnxcomp.report.reasons import Reason
 from onnxcomp.report.structures import Record
-from onnxcomp.report.text import harmless_json
+from onnxcomp.report.text import complaint, harmless_json
 
 SCHEMA = "onnxcomp-sensitivity/1"
 
@@ -52,7 +52,7 @@ def read_units(path: str | os.PathLike[str], plan: QuantPlan) -> tuple[Unit, ...
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise PlanError(f"sensitivity file {name}: {where}: {first['msg'].lower()}") from error
+        raise PlanError(f"sensitivity file {name}: {where}: {complaint(first['msg'])}") from error
     if (found.source_sha256, found.target) != (plan.source_sha256, plan.target):
         other = "model" if found.source_sha256 != plan.source_sha256 else f"target, {found.target}"
         raise PlanError(f"sensitivity file {name} is of another {other}", hint="name a file that does not exist yet")

@@ -3,6 +3,8 @@ model."""
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 import numpy as np
 import onnx_ir as ir
 
@@ -31,8 +33,12 @@ def write_qdq(model: ir.Model, plan: QuantPlan) -> ir.Model:
     Activations: uint8 or int8 as the plan's target wants them, per tensor. Weights: int8, symmetric, per output
     channel. Bias: int32 at scale s_x·s_w. Scales and zero points are 0-d (a shape [1] makes ONNX Runtime's saved graphs
     fail at QLinearAdd), and a zero point is always there (MaxPool needs it to fuse).
+
+    Raises:
+        PlanError: A node of the plan is not there.
     """
     result = clone(model)
+    _check_names(plan, [node.name or "" for node in result.graph])
     form = TARGETS[plan.target].int8 if plan.target in TARGETS else Int8()
     sites, _ = sites_for(form.placement, result, (), ())
     # A node that lost its INT8 neighbours since the plan was made would only be converted back and forth.
@@ -49,6 +55,16 @@ def write_qdq(model: ir.Model, plan: QuantPlan) -> ir.Model:
     write_tables(result, plan.tables)
     writer.finish()
     return result
+
+
+def _check_names(plan: QuantPlan, names: list[str]) -> None:
+    """No node that the plan changes is missing: a slip of the pen would leave one in float without a word."""
+    for name in sorted(plan.changes().difference(names)):
+        near = get_close_matches(name, names, 1)
+        raise PlanError(
+            f"the plan's node {printable(name)!r} is not in the model",
+            hint=f"did you mean {printable(near[0])!r}?" if near else "make a new one with --dry-run",
+        )
 
 
 class _Writer:

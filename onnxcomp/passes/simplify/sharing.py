@@ -7,12 +7,8 @@ from collections.abc import Hashable, Iterator
 import onnx_ir as ir
 
 from onnxcomp.ops.attributes import PLAIN_ATTRIBUTES, is_constant, is_standard
+from onnxcomp.ops.draws import RANDOM
 from onnxcomp.passes.simplify.edits import Finding, Scope, bypass, can_bypass, edit
-
-RANDOM = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
-)
-"""Two of these on equal inputs are two draws."""
 
 _PREFIX = 1024
 _SMALL = 16

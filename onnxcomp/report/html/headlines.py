@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from onnxcomp.report.comparison import ModelComparison
-from onnxcomp.report.figures import factor, size
+from onnxcomp.report.figures import count_macs, factor, size
 from onnxcomp.report.html.pictures import bar
 from onnxcomp.report.html.sections import closeness, names, same_model
 from onnxcomp.report.inspection import Inspection
-from onnxcomp.report.inspection_figures import count_macs
 from onnxcomp.report.structures import Benchmark, MetricResult, OutputFidelity, Report
 
 Pair = tuple[str, str]

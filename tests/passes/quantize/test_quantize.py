@@ -620,3 +620,12 @@ def test_a_node_that_loses_its_int8_neighbours_by_an_edit_is_not_converted_in_va
     edited = found.plan.with_float(frozenset({"Conv_a", "Conv_b", "Conv_y"}), Reason.RELAXED, "by hand")
     result = Quantize().apply(found.before, edited, found.ctx)
     assert {n.inputs[0].producer().op_type for n in result.graph if n.op_type == "Add"} == {"Conv"}
+
+
+def test_a_plan_that_names_a_node_which_is_not_there_is_refused_with_the_nearest_name():
+    found = quantized(graph(TWO))
+    name = next(iter(found.plan.quantized()))
+    nodes = {f"{n}x" if n == name else n: decision for n, decision in found.plan.nodes.items()}
+    with pytest.raises(PlanError, match=f"'{name}x' is not in the model") as raised:
+        Quantize().apply(found.before, found.plan.model_copy(update={"nodes": nodes}), found.ctx)
+    assert f"'{name}'" in (raised.value.hint or "")
