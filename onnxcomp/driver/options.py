@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from onnxcomp.errors import UsageError
 from onnxcomp.passes.base import Progress, no_progress
+from onnxcomp.report.text import complaint, printable
 
 Goal = Literal["balanced", "latency", "size"]
 Ep = Literal["cpu", "cuda"]
@@ -62,18 +65,27 @@ class Options:
     factorize: float | str | None = None
     sensitivity: str | os.PathLike[str] | None = None
     portable: bool = False
-    threads: int = 0
+    threads: Annotated[int, Field(ge=0)] = 0
     seed: int = 0
-    time_limit: float | None = None
+    time_limit: Annotated[float, Field(gt=0)] | None = None
     custom_ops: tuple[Path, ...] = ()
     progress: Progress = no_progress
 
 
 def options_of(calibration: object | None, eval: object | None, options: Mapping[str, Any]) -> Options:
-    """Options by keyword; an unknown one is an error that suggests the nearest."""
+    """Options by keyword.
+
+    Raises:
+        UsageError: One is unknown (suggests the nearest), or is not of its kind.
+    """
     known = {f.name for f in fields(Options)}
     for name in options:
         if name not in known:
             near = get_close_matches(name, known, 1)
             raise UsageError(f"unknown option {name!r}", hint=f"did you mean {near[0]!r}?" if near else None)
-    return Options(calibration=calibration, eval=eval, **options)
+    try:
+        return TypeAdapter(Options).validate_python({**options, "calibration": calibration, "eval": eval})
+    except ValidationError as error:
+        first = error.errors()[0]
+        told = f"option {first['loc'][0]!r} is {printable(repr(first['input']))}: {complaint(first['msg'])}"
+        raise UsageError(told) from None

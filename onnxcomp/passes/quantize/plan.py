@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,9 @@ from onnxcomp.report.reasons import Reason
 from onnxcomp.report.structures import ActivationRanges, Record, Skip
 
 Precision = Literal["int8", "float"]
+
+
+Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class QParams(Record):
@@ -25,7 +28,7 @@ class QParams(Record):
     """
 
     dtype: Literal["uint8", "int8"]
-    scale: tuple[float, ...]
+    scale: tuple[Scale, ...]
     zero_point: int
     axis: int | None = None
 

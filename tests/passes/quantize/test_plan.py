@@ -7,7 +7,7 @@ from graphs import graph
 from pydantic import ValidationError
 from quantize_cases import quantized
 
-from onnxcomp.passes.quantize.plan import NodeDecision, QuantPlan
+from onnxcomp.passes.quantize.plan import NodeDecision, QParams, QuantPlan
 from onnxcomp.report.reasons import Reason
 
 TEXT = (
@@ -47,3 +47,10 @@ def test_setting_nodes_to_float_leaves_the_rest_and_keeps_earlier_reasons():
 def test_a_precision_that_does_not_exist_is_an_error():
     with pytest.raises(ValidationError):
         NodeDecision(precision="int4", op_type="Conv")
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_scale_that_represents_nothing_is_an_error(scale):
+    good = QParams(dtype="uint8", scale=(0.5,), zero_point=3)
+    with pytest.raises(ValidationError, match="scale"):
+        QParams.model_validate(good.model_dump() | {"scale": (scale,)})
