@@ -87,6 +87,10 @@ def _formal(parameters: list[onnx.defs.OpSchema.FormalParameter], index: int) ->
 
 
 NEEDS_FLOAT32: dict[str, str] = {
+    **dict.fromkeys(
+        ("Bernoulli", "EyeLike", "RandomNormalLike", "RandomUniformLike"),
+        "the type of its result hangs on what it reads",
+    ),
     "CumSum": "it adds up along a whole axis, and small terms would be lost",
     "GridSample": "its grid holds coordinates, of which 16 bits lose the fractions",
     "MaxRoiPool": "its regions hold coordinates, of which 16 bits lose the fractions",

@@ -33,6 +33,10 @@ def find_atoms(model: ir.Model, shapes: Shapes, others: Shapes, choices: Mapping
     return engine.finish(list(model.graph))
 
 
+LONGEST = 1 << 22
+"""Positions of an axis that are told apart; a file may declare any number."""
+
+
 class _Engine:
     def __init__(self, shapes: Shapes, others: Shapes, choices: Mapping[str, int]) -> None:
         self.found = Atoms()
@@ -55,6 +59,8 @@ class _Engine:
                 shape = self._shapes.get(value.name or "")
             if shape is None:
                 raise Unsupported(f"the shape of {value.name} is not known")
+            if max(shape, default=0) > LONGEST:
+                raise Unsupported(f"an axis of {value.name} has more than {LONGEST:,} positions")
             self._sizes[value] = shape
         return shape
 
@@ -77,7 +83,7 @@ class _Engine:
         except Unsupported as reason:
             self._give_up(node, str(reason))
         # A rule that does not fit the node (a malformed model) must not end the analysis.
-        except (IndexError, ValueError, ZeroDivisionError, AttributeError, KeyError) as error:
+        except (ArithmeticError, IndexError, ValueError, AttributeError, KeyError, TypeError) as error:
             self._give_up(node, f"its axis rule does not fit: {error}")
         for value in dict.fromkeys(v for v in node.inputs if v is not None):
             if is_constant(value):  # another node may claim more of its axes later
