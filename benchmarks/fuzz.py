@@ -335,7 +335,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "onnxcomp-fuzz")
     chosen = parser.parse_args()
-    os.nice(19)
+    os.nice(10)
     corpus = seeds(chosen.models)
     if chosen.stage == "passes":
         from fuzz_passes import seeds_of_passes

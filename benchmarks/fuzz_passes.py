@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -90,17 +90,16 @@ class Answer:
     error: BaseException | None = None
 
 
-def _through(step: Pass, material: Material) -> ir.Model:  # type: ignore[type-arg]
+def _through(step: Pass, material: Material) -> ir.Model | None:  # type: ignore[type-arg]
     model, context = material.simplified, material.context
-    return step.apply(model, step.plan(model, context), context)
+    plan = step.plan(model, context)
+    return step.apply(model, plan, context) if plan.changes() else None
 
 
-def _portable(material: Material) -> ir.Model:
-    context = Context(
-        None, TARGETS["cpu-vnni"], SessionConfig(threads=1), shapes=material.context.shapes, portable=True
-    )
+def _portable(material: Material) -> ir.Model | None:
+    context = replace(material.context, portable=True)
     step = WeightOnly(WeightOnlyConfig(smallest=1, block=16, method="rtn"))
-    return step.apply(material.simplified, step.plan(material.simplified, context), context)
+    return _through(step, Material(material.simplified, context, 0))
 
 
 def _simplify(material: Material) -> ir.Model:
@@ -117,15 +116,16 @@ def _prune(material: Material) -> ir.Model | None:
     analysis = analyse_shapes(model, *calls)
     removals = ranked(model, analysis, "l1", context)
     choice = choose(model, analysis, removals, PruneConfig(ratio=0.5, round_to=1), context)
-    return rewrite(model, analysis, choice.keep())[0]
+    return rewrite(model, analysis, choice.keep())[0] if choice.keep() else None
 
 
-def _factorize(material: Material) -> ir.Model:
+def _factorize(material: Material) -> ir.Model | None:
     model, context = material.simplified, material.context
     step = Factorize(FactorizeConfig(params=0.6, round_to=1, allow_slower=True))
     sites, skips = find_sites(model, (), ())
     step._known = Known(model, {site.name: site for site in sites}, skips, material.shapes)
-    return step.apply(model, step.plan(model, context), context)
+    plan = step.plan(model, context)
+    return step.apply(model, plan, context) if plan.changes() else None
 
 
 STEPS: dict[str, Step] = {
@@ -213,7 +213,7 @@ def _outputs_of_sound(path: Path, model: ir.Model, given: Shapes) -> list[np.nda
 def _run(path: Path, given: Shapes) -> list[np.ndarray]:
     library = onnxruntime()
     options = library.SessionOptions()
-    options.graph_optimization_level = library.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     session = library.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)

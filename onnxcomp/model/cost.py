@@ -126,7 +126,8 @@ def _is_parameter(tensor: ir.TensorProtocol, value: ir.Value) -> bool:
         return True
     if uses and all(index in _QUANTISATION.get(op_type, ()) for op_type, index in uses):
         return False
-    small = tensor.dtype.bitwidth <= 8 and tensor.dtype not in (ir.DataType.BOOL, ir.DataType.STRING)
+    # Strings have no width.
+    small = tensor.dtype not in (ir.DataType.BOOL, ir.DataType.STRING) and tensor.dtype.bitwidth <= 8
     return tensor.dtype.is_floating_point() or small
 
 

@@ -46,6 +46,7 @@ class _Engine:
         self._node: ir.Node | None = None
         self._index = 0
         self._claimed: set[tuple[int, int]] = set()
+        self._held: set[tuple[int, int]] = set()
         self._constants: list[tuple[ir.Node, ir.Value, frozenset[int]]] = []
 
     # What a rule may ask
@@ -73,7 +74,7 @@ class _Engine:
     # One node
 
     def visit(self, node: ir.Node, index: int) -> None:
-        self._node, self._index, self._claimed = node, index, set()
+        self._node, self._index, self._claimed, self._held = node, index, set(), set()
         view = View(node, self.shape_of, self.fixed)
         try:
             if next(bodies(node), None) is not None:
@@ -123,6 +124,9 @@ class _Engine:
         inputs = [s for s in slots if not self._is_new(s) or self.found.of(s) is not None]
         first = next((a for s in inputs if (a := self.found.of(s)) is not None), None)
         if first is None:
+            # Another tie of the node (to its bias, say) must not free what comes from a whole input.
+            if inputs:
+                self._held.update((id(s.value), s.axis) for s in slots if s not in inputs)
             return
         for slot in inputs:
             atoms = self.found.of(slot)
@@ -148,6 +152,8 @@ class _Engine:
         given = self.found.of(slot)
         if given is not None and given is not atoms:
             self._join(given, atoms)
+        if (id(slot.value), slot.axis) in self._held:
+            self._lock(atoms, f"an operand that makes axis {slot.axis} of {slot.value.name} has to stay whole")
 
     def _move(self, view: View) -> None:
         """Runs the node on labels, for each tracked axis of its data inputs."""
