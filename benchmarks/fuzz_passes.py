@@ -53,8 +53,8 @@ from onnxcomp.runtime.library import onnxruntime
 from onnxcomp.runtime.session import SessionConfig
 
 ROOT = Path(__file__).parents[1]
-PIECE_BYTES = 24_000
-PIECE_NODES = 12
+PIECE_BYTES = 6_000
+PIECE_NODES = 8
 PIECES = 12
 """Pieces that a model given on the command line is cut into, at most."""
 

@@ -70,6 +70,8 @@ ODD = {
         a = Conv (x, w) y = Concat <axis = 2> (a, z) }}""",
     "Gemm with a bias of another length": """g (float[1,8] x, float[8,8] w, float[3] w1) => (float y) {
         y = Gemm (x, w, w1) }""",
+    "an LSTM of no directions": """g (float[2,1,3] x, float[0,8,3] w, float[1,8,2] w1) => (float y) {
+        y = LSTM <hidden_size = 2> (x, w, w1) }""",
     "an empty weight": "g (float[1,8] x, float[8,0] w) => (float y) { y = MatMul (x, w) }",
 }
 
