@@ -37,7 +37,7 @@ import onnx
 from common import write
 from fuzz_structure import restructured
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 LIMIT_S = 10.0
 LONGEST_S = 90.0
@@ -118,7 +118,11 @@ def mutated_graph(corpus: list[bytes], rng: random.Random) -> bytes:
     proto = onnx.ModelProto.FromString(rng.choice(corpus))
     for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 4))):
         if rng.random() < 0.1:
-            proto = onnx.ModelProto.FromString(edited(proto.SerializeToString(), corpus, rng))
+            content = edited(proto.SerializeToString(), corpus, rng)
+            try:
+                proto = onnx.ModelProto.FromString(content)
+            except DecodeError:
+                return content
             continue
         for _ in range(20):  # until one finds its place
             before = proto.SerializeToString()
@@ -332,6 +336,7 @@ def main() -> None:
     parser.add_argument("--begin", type=int, default=0, help="First input.")
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=1e9, help="After which no more inputs are tried.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "onnxcomp-fuzz")
     chosen = parser.parse_args()
@@ -344,7 +349,7 @@ def main() -> None:
     print(f"{len(corpus)} seeds, {sum(map(len, corpus)):,} bytes")
     run = Run(chosen.stage, corpus, chosen.seed, chosen.keep)
     start = time.monotonic()
-    run.all(chosen.begin, chosen.inputs, chosen.workers)
+    run.all(chosen.begin, chosen.inputs, chosen.workers, start + 60 * chosen.minutes)
     write("fuzz" if chosen.stage == "door" else "fuzz_passes", run.result(time.monotonic() - start))
 
 
@@ -358,12 +363,16 @@ class Run:
         self.failures: dict[str, list[dict[str, object]]] = {}
         self.slowest: list[tuple[float, int, str]] = []
 
-    def all(self, first: int, inputs: int, workers: int) -> None:
+    def all(self, first: int, inputs: int, workers: int, deadline: float) -> None:
         share, end = -(-inputs // workers), first + inputs
         ranges = [(begin, min(begin + share, end)) for begin in range(first, end, share)]
         context = multiprocessing.get_context("fork")
         running = [self._started(context, *r) for r in ranges]
         while running:
+            if time.monotonic() > deadline:
+                for process, *_ in running:
+                    process.terminate()
+                return
             for worker in tuple(running):
                 process, connection, progress, end, seen = worker
                 try:
