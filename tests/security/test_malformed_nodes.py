@@ -193,3 +193,20 @@ load({str(path)!r})
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_every_pass_answers_to_mutants(tmp_path: Path) -> None:
+    """A few of what benchmarks/fuzz.py tries by the thousand; other ones than its results tell of."""
+    code = """
+import random, sys
+from pathlib import Path
+import fuzz
+corpus = [c for c in fuzz.seeds([]) if len(c) < 2000]
+for i in range(int(sys.argv[2])):
+    Path(sys.argv[1], f"{i}.onnx").write_bytes(fuzz.mutated_graph(corpus, random.Random(f"suite:{i}")))
+"""
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "benchmarks")))
+    environment = {**os.environ, "PYTHONPATH": path}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path), "40"], check=True, env=environment)
+    said = answers(*(tmp_path / f"{i}.onnx" for i in range(40)))
+    assert said.count("inspect done") > 15
