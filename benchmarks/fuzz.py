@@ -1,6 +1,9 @@
 """Hostile bytes at the door: mutated models through `load` and `normalize`, which must answer or refuse, never break.
 
-    python benchmarks/fuzz.py [--inputs 100000] [--workers 1] [--seed 0] [MODEL.onnx ...]
+    python benchmarks/fuzz.py [--stage door|passes] [--inputs 100000] [--workers 1] [--seed 0] [MODEL.onnx ...]
+
+`--stage passes`: what comes through goes on into every pass (`fuzz_passes.py`), of seeds and by mutations that are
+made for that (`fuzz_structure.py`).
 
 Seeds: the models that the onnx package ships for its backend tests, hand-written ones with subgraphs, functions and
 external data, and the MODELs given, with their large weights turned into inputs so that a seed stays below 64 kB. A
@@ -8,7 +11,8 @@ mutation works on bytes (flips, cuts, doubled and foreign pieces) or on fields (
 list element changed, dropped, doubled, taken from another seed).
 
 An input passes if `load` and `normalize` give a model or raise an `OnnxcompError`. It fails by any other exception, by
-more than `LIMIT_S` seconds, or by ending the process (a worker has 4 GiB). Failing inputs are kept in `--keep`. Input i
+more than `LIMIT_S` seconds, by ending the process (a worker has 4 GiB; into passes 1 GiB above what it takes at its
+start), or, into passes, by touching a file outside of its folder. Failing inputs are kept in `--keep`. Input i
 depends on (seed, i) only. The result file has the counts, and the slowest inputs.
 """
 
@@ -21,22 +25,25 @@ import random
 import re
 import resource
 import signal
+import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
 from common import write
+from fuzz_structure import restructured
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 LIMIT_S = 10.0
-LONGEST_S = 30.0
+LONGEST_S = 90.0
 SEED_BYTES = 64_000
 MEMORY = 4 << 30
+PASSES_MEMORY = 1 << 30
 NUMBERS = (0, 1, -1, 2, 7, 16, 127, 255, 2**31 - 1, -(2**31), 2**31, 2**32, 2**62, 2**63 - 1, -(2**63))
 TEXTS = ("", "x", "y", "ai.onnx", "ai.onnx.ml", "com.microsoft", "../x", "w.data", "\x1b[2J", "<script>", "Δ\n")
 FRAME = re.compile(r'((?:onnxcomp|onnx_ir|onnx)/[^"]+", line \d+)')
@@ -104,6 +111,30 @@ def mutated(corpus: list[bytes], rng: random.Random) -> bytes:
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         content = (flipped if rng.random() < 0.4 else edited)(content, corpus, rng)
     return content
+
+
+def mutated_graph(corpus: list[bytes], rng: random.Random) -> bytes:
+    """One to four changes of what a seed's graph means, now and then with one of its fields."""
+    proto = onnx.ModelProto.FromString(rng.choice(corpus))
+    for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 4))):
+        if rng.random() < 0.1:
+            content = edited(proto.SerializeToString(), corpus, rng)
+            try:
+                proto = onnx.ModelProto.FromString(content)
+            except DecodeError:
+                return content
+            continue
+        for _ in range(20):  # until one finds its place
+            before = proto.SerializeToString()
+            try:
+                restructured(proto, rng)
+                break
+            except Exception:  # no such place, or what protobuf or NumPy refuse to make
+                proto = onnx.ModelProto.FromString(before)
+    return proto.SerializeToString()
+
+
+MUTATED = {"door": mutated, "passes": mutated_graph}
 
 
 def flipped(content: bytes, corpus: list[bytes], rng: random.Random) -> bytes:
@@ -207,7 +238,11 @@ class Hang(BaseException):
     """The time for one input is over."""
 
 
-def tried(content: bytes, path: Path) -> str:
+Told = tuple[str, str, str]
+"""A step, its outcome, and where it failed."""
+
+
+def tried(content: bytes, path: Path) -> Iterator[Told]:
     """How the door answers: accepted, or the class of the error."""
     from onnxcomp.errors import OnnxcompError
     from onnxcomp.model.load import load
@@ -216,72 +251,128 @@ def tried(content: bytes, path: Path) -> str:
     path.write_bytes(content)
     try:
         normalize(load(path, ort_version="1.31.0").model)
+        yield "door", "accepted", ""
     except OnnxcompError as error:
-        return type(error).__name__
-    return "accepted"
+        yield "door", type(error).__name__, ""
 
 
-def work(corpus: list[bytes], seed: int, begin: int, end: int, progress: object, out: object) -> None:
+def tried_passes(content: bytes, path: Path) -> Iterator[Told]:
+    """How the door and every pass answer."""
+    from fuzz_passes import answers
+
+    path.write_bytes(content)
+    for answer in answers(path, path.with_name("out.onnx")):
+        told = "".join(traceback.format_exception(answer.error)) if answer.error else ""
+        kind = f": {type(answer.error).__name__}" if answer.error else ""
+        yield answer.step, answer.outcome + kind, told
+
+
+TRIED = {"door": tried, "passes": tried_passes}
+
+
+def watch(folder: Path, touched: list[str]) -> None:
+    """Notes what this process writes, removes, renames or starts outside of `folder`."""
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open":
+            path, _, flags = arguments
+            writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            if writes and isinstance(path, str) and not path.startswith((str(folder), os.devnull)):
+                touched.append(f"{event} {path}")
+        elif event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir"):
+            if not str(arguments[0]).startswith(str(folder)):
+                touched.append(f"{event} {arguments[0]}")
+        elif event in ("subprocess.Popen", "socket.connect", "os.system"):
+            touched.append(f"{event} {arguments[0]}")
+
+    sys.addaudithook(hook)
+
+
+def work(stage: str, corpus: list[bytes], seed: int, begin: int, end: int, progress: object, out: object) -> None:
     """Inputs `begin` to `end`; `progress` holds the one at work, so that the parent knows which ended the process."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    limit = MEMORY
+    if stage == "passes":
+        import fuzz_passes  # noqa: F401  (what it takes to be loaded is not the input's)
+
+        limit = PASSES_MEMORY + int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # protobuf and onnx write what they refuse
 
     def over(*_: object) -> None:
         raise Hang
 
-    signal.signal(signal.SIGALRM, over)
+    signal.signal(signal.SIGPROF, over)
+    touched: list[str] = []
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:
         (Path(name) / "w.data").write_bytes(bytes(64))
         path = Path(name) / "model.onnx"
+        if stage == "passes":
+            watch(Path(name), touched)
         for i in range(begin, end):
             progress.value = i  # type: ignore[attr-defined]
-            content = mutated(corpus, random.Random(f"{seed}:{i}"))
+            content = MUTATED[stage](corpus, random.Random(f"{seed}:{i}"))
             start = time.perf_counter()
-            signal.setitimer(signal.ITIMER_REAL, LIMIT_S)
+            told: list[Told] = []
+            signal.setitimer(signal.ITIMER_PROF, LIMIT_S)
             try:
-                outcome, trace = tried(content, path), ""
+                told.extend(TRIED[stage](content, path))
             except Hang:
-                outcome, trace = "FAILED: hang", traceback.format_exc()
+                told.append(("all", "FAILED: hang", traceback.format_exc()))
             except Exception as error:
-                outcome, trace = f"FAILED: {type(error).__name__}", traceback.format_exc()
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            out.send((i, outcome, time.perf_counter() - start, trace))  # type: ignore[attr-defined]
+                told.append(("all", f"FAILED: {type(error).__name__}", traceback.format_exc()))
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            if touched:
+                told.append(("all", "FAILED: touched " + touched[0], ""))
+                touched.clear()
+            out.send((i, told, time.perf_counter() - start))  # type: ignore[attr-defined]
     out.send(None)  # type: ignore[attr-defined]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("models", nargs="*", type=Path)
+    parser.add_argument("--stage", choices=tuple(TRIED), default="door")
+    parser.add_argument("--begin", type=int, default=0, help="First input.")
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=1e9, help="After which no more inputs are tried.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "onnxcomp-fuzz")
     chosen = parser.parse_args()
-    os.nice(19)
+    os.nice(10)
     corpus = seeds(chosen.models)
+    if chosen.stage == "passes":
+        from fuzz_passes import seeds_of_passes
+
+        corpus += seeds_of_passes(chosen.models)
     print(f"{len(corpus)} seeds, {sum(map(len, corpus)):,} bytes")
-    run = Run(corpus, chosen.seed, chosen.keep)
+    run = Run(chosen.stage, corpus, chosen.seed, chosen.keep)
     start = time.monotonic()
-    run.all(chosen.inputs, chosen.workers)
-    write("fuzz", run.result(time.monotonic() - start))
+    run.all(chosen.begin, chosen.inputs, chosen.workers, start + 60 * chosen.minutes)
+    write("fuzz" if chosen.stage == "door" else "fuzz_passes", run.result(time.monotonic() - start))
 
 
 class Run:
     """The inputs handed out to workers, and what became of them."""
 
-    def __init__(self, corpus: list[bytes], seed: int, keep: Path) -> None:
-        self.corpus, self.seed, self.keep = corpus, seed, keep
-        self.outcomes: Counter[str] = Counter()
+    def __init__(self, stage: str, corpus: list[bytes], seed: int, keep: Path) -> None:
+        self.stage, self.corpus, self.seed, self.keep = stage, corpus, seed, keep
+        self.inputs = 0
+        self.outcomes: dict[str, Counter[str]] = {}
         self.failures: dict[str, list[dict[str, object]]] = {}
         self.slowest: list[tuple[float, int, str]] = []
 
-    def all(self, inputs: int, workers: int) -> None:
-        share = -(-inputs // workers)
-        ranges = [(begin, min(begin + share, inputs)) for begin in range(0, inputs, share)]
+    def all(self, first: int, inputs: int, workers: int, deadline: float) -> None:
+        share, end = -(-inputs // workers), first + inputs
+        ranges = [(begin, min(begin + share, end)) for begin in range(first, end, share)]
         context = multiprocessing.get_context("fork")
         running = [self._started(context, *r) for r in ranges]
         while running:
+            if time.monotonic() > deadline:
+                for process, *_ in running:
+                    process.terminate()
+                return
             for worker in tuple(running):
                 process, connection, progress, end, seen = worker
                 try:
@@ -297,14 +388,15 @@ class Run:
                 if ended or not alive:
                     running.remove(worker)
                     if not ended:
-                        self._note(progress.value, f"FAILED: process ended ({process.exitcode})", LONGEST_S, "")
+                        told = ("all", f"FAILED: process ended ({process.exitcode})", "")
+                        self._note(progress.value, [told], LONGEST_S)
                         if progress.value + 1 < end:
                             running.append(self._started(context, progress.value + 1, end))
 
     def _started(self, context: object, begin: int, end: int) -> tuple:  # type: ignore[type-arg]
         receiver, sender = context.Pipe(False)  # type: ignore[attr-defined]
         progress = context.Value("q", begin)  # type: ignore[attr-defined]
-        arguments = (self.corpus, self.seed, begin, end, progress, sender)
+        arguments = (self.stage, self.corpus, self.seed, begin, end, progress, sender)
         process = context.Process(target=work, args=arguments)  # type: ignore[attr-defined]
         process.start()
         sender.close()
@@ -319,29 +411,35 @@ class Run:
             self._note(*message)
         return False
 
-    def _note(self, i: int, outcome: str, seconds: float, trace: str) -> None:
-        self.outcomes[outcome] += 1
-        total = sum(self.outcomes.values())
-        if total % 10_000 == 0:
-            print(total, dict(self.outcomes), flush=True)
-        self.slowest = sorted([*self.slowest, (seconds, i, outcome)], reverse=True)[:5]
-        if outcome.startswith("FAILED"):
-            place = ", ".join([outcome, *FRAME.findall(trace)[-2:]])
-            self.failures.setdefault(place, []).append({"input": i})
-            if len(self.failures[place]) <= 3:
-                self.keep.mkdir(parents=True, exist_ok=True)
-                content = mutated(self.corpus, random.Random(f"{self.seed}:{i}"))
-                (self.keep / f"{self.seed}-{i}.onnx").write_bytes(content)
-                (self.keep / f"{self.seed}-{i}.txt").write_text(trace)
-                print(f"input {i}: {place}", flush=True)
+    def _note(self, i: int, told: list[Told], seconds: float) -> None:
+        self.inputs += 1
+        for step, outcome, _ in told:
+            self.outcomes.setdefault(step, Counter())[outcome] += 1
+        if self.inputs % (10_000 if self.stage == "door" else 1000) == 0:
+            print(self.inputs, {step: dict(found) for step, found in self.outcomes.items()}, flush=True)
+        worst = next((f"{step}: {o}" for step, o, _ in told if o.startswith("FAILED")), told[0][1])
+        self.slowest = sorted([*self.slowest, (seconds, i, worst)], reverse=True)[:5]
+        for step, outcome, trace in told:
+            if outcome.startswith("FAILED"):
+                place = ", ".join([step, outcome, *FRAME.findall(trace)[-2:]])
+                self.failures.setdefault(place, []).append({"input": i})
+                if len(self.failures[place]) <= 3:
+                    self._keep(i, place, trace)
+
+    def _keep(self, i: int, place: str, trace: str) -> None:
+        self.keep.mkdir(parents=True, exist_ok=True)
+        content = MUTATED[self.stage](self.corpus, random.Random(f"{self.seed}:{i}"))
+        (self.keep / f"{self.seed}-{i}.onnx").write_bytes(content)
+        (self.keep / f"{self.seed}-{i}.txt").write_text(f"{place}\n{trace}")
+        print(f"input {i}: {place}\n   {trace.strip().splitlines()[-1:]}", flush=True)
 
     def result(self, seconds: float) -> dict[str, object]:
         return {
-            "inputs": sum(self.outcomes.values()),
+            "inputs": self.inputs,
             "seeds": len(self.corpus),
             "seed": self.seed,
             "seconds": round(seconds, 1),
-            "outcomes": dict(sorted(self.outcomes.items())),
+            "outcomes": {step: dict(sorted(found.items())) for step, found in self.outcomes.items()},
             "failures": {place: len(found) for place, found in sorted(self.failures.items())},
             "slowest_ms": [
                 {"input": i, "ms": round(1000 * s, 1), "outcome": outcome} for s, i, outcome in self.slowest

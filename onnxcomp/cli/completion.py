@@ -5,13 +5,14 @@ from __future__ import annotations
 import rich_click as click
 from click.shell_completion import get_completion_class
 
+from onnxcomp.cli import shells
 from onnxcomp.cli.choice import Choice
 from onnxcomp.cli.help import examples
 from onnxcomp.cli.show import write_stdout
 
 VARIABLE = "_ONNXCOMP_COMPLETE"
 INSTALL = {
-    "bash": "onnxcomp completion bash > ~/.local/share/bash-completion/completions/onnxcomp",
+    "bash": "d=~/.local/share/bash-completion/completions; mkdir -p $d && onnxcomp completion bash > $d/onnxcomp",
     "zsh": "echo 'eval \"$(onnxcomp completion zsh)\"' >> ~/.zshrc",
     "fish": "onnxcomp completion fish > ~/.config/fish/completions/onnxcomp.fish",
 }
@@ -25,6 +26,7 @@ def completion(shell: str) -> None:
     """Print the completion script for SHELL (bash, zsh or fish); its first lines say how to install it."""
     from onnxcomp.cli.main import cli
 
+    shells.register()
     kind = get_completion_class(shell)
     assert kind is not None
     facts = kind(cli, {}, "onnxcomp", VARIABLE)

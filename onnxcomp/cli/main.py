@@ -17,6 +17,7 @@ from click.exceptions import Abort, Exit, NoArgsIsHelpError
 from click.shell_completion import shell_complete
 
 from onnxcomp import __version__
+from onnxcomp.cli import shells
 from onnxcomp.cli.group import Group
 from onnxcomp.cli.help import closing, help_config
 from onnxcomp.errors import InternalError, LimitError, OnnxcompError, UsageError, WriteError
@@ -99,6 +100,7 @@ def run(args: Sequence[str]) -> int:
 def _invoke(args: list[str]) -> int:
     """As `click.Group.main`, but that ends with 1 when a pipe is closed, and 1 means a failed gate here."""
     if "_ONNXCOMP_COMPLETE" in os.environ:
+        shells.register()
         return shell_complete(cli, {}, "onnxcomp", "_ONNXCOMP_COMPLETE", os.environ["_ONNXCOMP_COMPLETE"])
     try:
         with cli.make_context("onnxcomp", args) as ctx:

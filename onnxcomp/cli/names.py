@@ -10,7 +10,8 @@ import rich_click as click
 from click.shell_completion import CompletionItem
 
 METRICS = ("top1", "top5", "mse", "psnr", "spearman")
-KINDS = ("npz:", "images:", "py:", "random:")
+NOT_FILES = "random:"
+KINDS = ("npz:", "images:", "py:", NOT_FILES)
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
@@ -38,12 +39,13 @@ def targets() -> list[str]:
 
 
 def completing(words: Callable[[], Iterable[str]], *, paths: bool = False) -> Completer:
-    """A completion from words, and from files as well where `paths`."""
+    """A completion from words, and from files as well where `paths`: also after a word that ends in a colon."""
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        found = [CompletionItem(word) for word in words() if word.startswith(incomplete)]
-        # The file comes first: bash's script begins its list anew at it.
-        return [CompletionItem(incomplete, type="file"), *found] if paths else found
+        known = list(words())
+        found = [CompletionItem(word) for word in known if word.startswith(incomplete)]
+        before = next((w for w in known if w.endswith(":") and incomplete.startswith(w) and w != NOT_FILES), "")
+        return [CompletionItem(incomplete.removeprefix(before), type="file"), *found] if paths else found
 
     return complete
 

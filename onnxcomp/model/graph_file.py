@@ -39,7 +39,8 @@ def read(path: Path, limit: int) -> bytes:
                 hint="Export the model with external data, so that the weights lie beside the graph.",
             )
         with path.open("rb") as file:
-            content = file.read(limit)
+            # No more than it has: Python reserves what it is asked for, and `limit` is 2 GiB.
+            content = file.read(status.st_size)
     except FileNotFoundError as error:
         raise ModelError(f"there is no file {shown}", hint=_nearest(path)) from error
     except (OSError, ValueError) as error:

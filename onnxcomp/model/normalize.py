@@ -39,6 +39,7 @@ def normalize(model: ir.Model) -> Normalized:
     result = _inlined(model, notes)
     _lift_constants(result)
     _close_defaults(result, notes)
+    _type_constants(result)
     result = _lifted(result, notes)
     for step in (common.RemoveUnusedNodesPass(), common.TopologicalSortPass()):
         step(result)
@@ -154,6 +155,14 @@ def _close_defaults(model: ir.Model, notes: list[str]) -> None:
             f"{len(defaults)} inputs had a default value in the file (initializers among the inputs, "
             f"{defaults[0].name} for one); they are constants now"
         )
+
+
+def _type_constants(model: ir.Model) -> None:
+    """Types and shapes of initializers are those of their tensors; a file may declare others beside them."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                value.dtype, value.shape = value.const_value.dtype, ir.Shape(value.const_value.shape.numpy())
 
 
 def _inlined(model: ir.Model, notes: list[str]) -> ir.Model:

@@ -50,9 +50,14 @@ def signature(model: ir.Model) -> Signature:
     )
 
 
+WITHOUT_NUMBERS = (ir.DataType.STRING, ir.DataType.UNDEFINED)
+"""A file may leave the type of an output undefined: the runtime finds it out."""
+
+
 def _port(value: ir.Value) -> Port:
     dtype: np.dtype | None = None
-    if isinstance(value.type, ir.TensorType) and value.dtype is not None and value.dtype != ir.DataType.STRING:
+    if isinstance(value.type, ir.TensorType) and value.dtype not in (None, *WITHOUT_NUMBERS):
+        assert value.dtype is not None
         dtype = np.dtype(value.dtype.numpy())
     shape = None if value.shape is None else tuple(_dim(d) for d in value.shape)
     return Port(value.name or "", dtype, shape)

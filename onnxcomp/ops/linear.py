@@ -47,7 +47,8 @@ class LinearView(ABC):
 
     @staticmethod
     def of(node: ir.Node, *, tied: bool = False) -> LinearView | None:
-        """The view of `node`; None for other operators, computed weights, and weights that another node uses too.
+        """The view of `node`; None for other operators, computed weights, weights that another node uses too, and forms
+        that ONNX does not define.
 
         Args:
             tied: Take also a weight that other nodes use.
@@ -56,7 +57,7 @@ class LinearView(ABC):
         True
         """
         make = _VIEWS.get(node.op_type) if is_standard(node) else None
-        if make is None or len(node.inputs) < 2:
+        if make is None or len(node.inputs) < 2 or node.inputs[0] is None:
             return None
         weight = node.inputs[1]
         owned = weight is not None and (constant(weight) is not None if tied else _own(weight))
@@ -287,10 +288,10 @@ def _conv(node: ir.Node, weight: ir.Value) -> LinearView | None:
     shape = _array(weight).shape
     kernel = shape[2:]
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if not kernel or (bias is not None and constant(bias) is None):
+    if not kernel or (bias is not None and _shape(bias) != shape[:1]):
         return None
     ones, zeros = (1,) * len(kernel), (0,) * (2 * len(kernel))
-    return ConvView(
+    view = ConvView(
         node,
         weight,
         bias,
@@ -303,17 +304,22 @@ def _conv(node: ir.Node, weight: ir.Value) -> LinearView | None:
         pads=ints_attribute(node, "pads", zeros),
         auto_pad=string_of(node, "auto_pad", "NOTSET"),
     )
+    told = (ints_attribute(node, "kernel_shape", kernel), len(view.strides), len(view.dilations), len(view.pads))
+    fits = told == (kernel, len(kernel), len(kernel), 2 * len(kernel)) and min(*view.strides, *view.dilations) > 0
+    return view if fits and view.groups > 0 and shape[0] % view.groups == 0 else None
 
 
 def _gemm(node: ir.Node, weight: ir.Value) -> LinearView | None:
     alpha, beta = float_attribute(node, "alpha", 1.0), float_attribute(node, "beta", 1.0)
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     array = None if bias is None else constant(bias)
-    if not alpha or not beta or (bias is not None and array is None):
+    if len(_array(weight).shape) != 2 or not alpha or not beta or (bias is not None and array is None):
         return None
     if array is not None and array.size != (array.shape[-1] if array.ndim else 1):  # another bias for each row
         return None
     transposed = bool(int_attribute(node, "transB", 0))
+    if array is not None and array.size not in (1, _array(weight).shape[0 if transposed else 1]):
+        return None
     flipped = bool(int_attribute(node, "transA", 0))
     return MatrixView(node, weight, bias, node.outputs[0], 1, True, transposed, alpha, beta, flipped)
 
@@ -345,6 +351,12 @@ def _added_vector(value: ir.Value, size: int) -> tuple[ir.Value, ir.Value] | Non
 def _own(value: ir.Value) -> bool:
     """A constant that exactly one node reads, and that is no output of the graph."""
     return constant(value) is not None and len(list(value.uses())) == 1 and not value.is_graph_output()
+
+
+def _shape(value: ir.Value) -> tuple[int, ...] | None:
+    """Of a constant; None for what is computed."""
+    array = constant(value)
+    return None if array is None else array.shape
 
 
 def _array(value: ir.Value) -> Array:

@@ -175,7 +175,7 @@ def _form(node: ir.Node, weight: np.ndarray, view: MatrixView | None) -> str:
         return "its weight is empty"
     if view is not None:
         return "its input is transposed" if view.input_transposed else "its input is a constant"
-    if node.op_type == "MatMul":
+    if weight.ndim != 2:
         return f"its weight has {weight.ndim} axes; only matrices have such a kernel"
     return "its bias is computed, or not one value for each output"
 

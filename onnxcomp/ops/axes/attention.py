@@ -15,8 +15,11 @@ def packed(n: View) -> Iterator[Relation]:
     """softmax(QKᵀ/√d)·V with [Q K V] = x·W + b; w: [in, q + k + v columns]."""
     if any(n.given(i) is not None for i in range(4, len(n.node.inputs))):
         raise Unsupported("past states or a bias of the scores")
-    heads, columns = int_attribute(n.node, "num_heads", 1), n.shape(1)[1]
+    columns = n.shape(1)[1]
     sizes = ints_attribute(n.node, "qkv_hidden_sizes", (columns // 3,) * 3)
+    if len(sizes) != 3 or min(sizes) < 1 or sum(sizes) != columns:
+        raise Unsupported(f"{columns} columns as parts of {list(sizes)[:4]}")
+    heads = n.parts("num_heads", sizes[2])
     yield Contracted((n.slot(0, -1), n.slot(1, 0)))
     if n.given(2) is not None:
         yield Tied((n.slot(1, 1), n.slot(2, 0)))
@@ -38,7 +41,7 @@ def multi_head(n: View) -> Iterator[Relation]:
     """softmax(QKᵀ/√d)·V; q, k, v: [batch, sequence, heads·d], bias: [q + k + v]."""
     if any(n.given(i) is not None for i in (5, 6, 7)) or any(len(n.shape(i)) != 3 for i in (0, 1, 2)):
         raise Unsupported("past states, a bias of the scores, or packed inputs")
-    heads = int_attribute(n.node, "num_heads", 1)
+    heads = n.parts("num_heads", n.shape(2)[-1])
     parts = [n.slot(i, -1) for i in (0, 1, 2)]
     if n.given(3) is not None:
         start = 0
@@ -54,9 +57,9 @@ def multi_head(n: View) -> Iterator[Relation]:
 @rule("com.microsoft:GroupQueryAttention")
 def grouped_query(n: View) -> Iterator[Relation]:
     """Several query heads read one key and value head: they stay or go with it. q: [batch, sequence, heads·d]."""
-    heads, shared = int_attribute(n.node, "num_heads", 1), int_attribute(n.node, "kv_num_heads", 1)
     if n.given(1) is None or n.given(2) is None:
         raise Unsupported("packed query, key and value")
+    heads, shared = n.parts("num_heads", n.shape(0)[-1]), n.parts("kv_num_heads", n.shape(1)[-1])
     yield from _whole_heads(n, shared, *(n.slot(i, -1) for i in (0, 1, 2)))
     yield Tied((n.slot(0, -1), n.out(-1)))
     width = n.shape(0)[-1] // heads
@@ -85,7 +88,7 @@ def standard(n: View) -> Iterator[Relation]:
         if n.given(3) is not None and len(n.shape(3)) == 4 and n.shape(3)[1] > 1:
             yield Tied((n.slot(3, 1), n.out(1)))
         return
-    heads, shared = int_attribute(n.node, "q_num_heads", 1), int_attribute(n.node, "kv_num_heads", 1)
+    heads, shared = n.parts("q_num_heads", n.shape(0)[-1]), n.parts("kv_num_heads", n.shape(1)[-1])
     if n.given(3) is not None and len(n.shape(3)) == 4 and n.shape(3)[1] > 1:
         raise Unsupported("a mask for each head")
     yield from _whole_heads(n, shared, *(n.slot(i, -1) for i in (0, 1, 2)))

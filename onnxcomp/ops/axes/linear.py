@@ -25,7 +25,8 @@ def conv(n: View) -> Iterator[Relation]:
 
 
 def _convolved(n: View) -> Iterator[Relation]:
-    groups, (out, own, *_) = int_attribute(n.node, "group", 1), n.shape(1)
+    out, own, *_ = n.shape(1)
+    groups = n.parts("group", out)
     yield Tied((n.slot(0, 0), n.out(0)))
     yield Tied((n.slot(1, 0), n.out(1)))
     if groups == 1:
@@ -55,7 +56,8 @@ def deform_conv(n: View) -> Iterator[Relation]:
 @rule("ConvTranspose")
 def conv_transpose(n: View) -> Iterator[Relation]:
     """Y[n, o] = Σᵢ W[i, o] ⋆ᵀ X[n, i] + b[o]; w: [in, out/groups, k…]. Depthwise: o and i are one channel."""
-    groups, (channels, own, *_) = int_attribute(n.node, "group", 1), n.shape(1)
+    channels, own, *_ = n.shape(1)
+    groups = n.parts("group", channels)
     yield Tied((n.slot(0, 0), n.out(0)))
     if n.given(2) is not None:
         yield Tied((n.slot(2, 0), n.out(1)))

@@ -193,6 +193,8 @@ def _space_to_depth(n: View, axis: int) -> list[np.ndarray]:
     if axis != 1:
         raise Unsupported("space is moved too")
     b = int_attribute(n.node, "blocksize", 1)
+    if n.shape(0)[1] * b * b != n.shape_of(n.node.outputs[0])[1]:
+        raise Unsupported(f"{n.shape(0)[1]} channels in blocks of {b} × {b}")
     return [np.tile(np.arange(n.shape(0)[1]), b * b).reshape(1, -1, 1, 1)]
 
 

@@ -49,11 +49,12 @@ def skip_layer_norm(n: View) -> Iterator[Relation]:
 @rule("GroupNormalization", "com.microsoft:GroupNorm")
 def group_norm(n: View) -> Iterator[Relation]:
     """Statistics over each block of C/groups channels: the same offsets in every block, so that blocks stay equal."""
-    groups, last = int_attribute(n.node, "num_groups", int_attribute(n.node, "groups", 0)), n.node.domain != ""
+    last = n.node.domain != ""
     if last and not int_attribute(n.node, "channels_last", 1):
         raise Unsupported("channels first in com.microsoft:GroupNorm")
     x, y = (n.slot(0, -1), n.out(-1)) if last else (n.slot(0, 1), n.out(1))
     channels = n.shape(0)[x.axis]
+    groups = n.parts("groups" if last else "num_groups", channels, 0)
     yield Tied((n.slot(0, 0), n.out(0)))
     yield Tied((x, y, *(n.slot(i, 0) for i in (1, 2) if n.shape(i)[0] == channels)))
     size = channels // groups

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxcomp.ops.attributes import constant, qualified
+from onnxcomp.ops.attributes import constant, int_attribute, qualified
 
 Shape = tuple[int, ...]
 
@@ -180,6 +180,17 @@ class View:
     def outputs(self) -> list[ir.Value]:
         """The outputs that somebody reads."""
         return [v for v in self.node.outputs if v.name and (v.uses() or v.is_graph_output())]
+
+    def parts(self, attribute: str, whole: int, default: int = 1) -> int:
+        """An attribute that says into how many equal parts `whole` channels fall.
+
+        Raises:
+            Unsupported: Not so many are there; a file can name any number.
+        """
+        count = int_attribute(self.node, attribute, default)
+        if count < 1 or whole % count or count > whole:
+            raise Unsupported(f"{whole} channels in {count} parts")
+        return count
 
     def weight(self, index: int) -> np.ndarray:
         """A constant input.

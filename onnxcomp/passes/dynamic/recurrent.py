@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcomp.ops.attributes import constant, int_attribute, is_constant, is_standard, new_initializer
+from onnxcomp.ops.linear import Array
 from onnxcomp.passes.integer_weights import quantize_weight, weight_scales
 from onnxcomp.passes.products import skip
 from onnxcomp.passes.selection import left_out
@@ -95,6 +96,8 @@ def _site(
     arrays = [a for v in (w, r) if (a := constant(v)) is not None]
     if any(a.dtype != np.float32 for a in arrays):
         return Reason.NOT_FLOAT32, f"its weights are {arrays[0].dtype}, not float32"
+    if not _fit(*arrays):
+        return Reason.UNSUPPORTED_FORM, "its weights are empty, or don't fit each other"
     if int_attribute(node, "layout", 0):
         return Reason.UNSUPPORTED_FORM, "its batch comes first (layout = 1), which the integer kernel does not know"
     if any(len(list(v.uses())) > 1 or v.is_graph_output() for v in (w, r)):
@@ -105,3 +108,8 @@ def _site(
     if site.elements < smallest:
         return Reason.TOO_SMALL, f"{site.elements} weights: fewer than {smallest} are not worth the conversion"
     return site
+
+
+def _fit(w: Array, r: Array) -> bool:
+    """w: [directions, 4·H, in], r: [directions, 4·H, H]."""
+    return w.ndim == r.ndim == 3 and w.shape[:2] == r.shape[:2] and r.shape[1] == 4 * r.shape[2] and bool(w.size)

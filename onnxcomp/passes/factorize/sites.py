@@ -108,9 +108,9 @@ def _refusal(node: ir.Node, only: Sequence[str], exclude: Sequence[str]) -> tupl
 def _form(node: ir.Node, weight: np.ndarray) -> str:
     if not weight.size:
         return "its weight is empty"
-    if node.op_type == "MatMul":
+    if node.op_type != "Conv" and weight.ndim != 2:
         return f"its weight has {weight.ndim} axes; only matrices are factorised"
-    return "its bias is computed, or not one value for each output"
+    return "its bias is computed, or not one value for each output, or its attributes don't fit its weight"
 
 
 def _site(weight: ir.Value, nodes: Sequence[ir.Node]) -> Site | tuple[Reason, str]:

@@ -33,6 +33,10 @@ def find_atoms(model: ir.Model, shapes: Shapes, others: Shapes, choices: Mapping
     return engine.finish(list(model.graph))
 
 
+LONGEST = 1 << 22
+"""Positions of an axis that are told apart; a file may declare any number."""
+
+
 class _Engine:
     def __init__(self, shapes: Shapes, others: Shapes, choices: Mapping[str, int]) -> None:
         self.found = Atoms()
@@ -42,6 +46,7 @@ class _Engine:
         self._node: ir.Node | None = None
         self._index = 0
         self._claimed: set[tuple[int, int]] = set()
+        self._held: set[tuple[int, int]] = set()
         self._constants: list[tuple[ir.Node, ir.Value, frozenset[int]]] = []
 
     # What a rule may ask
@@ -55,6 +60,8 @@ class _Engine:
                 shape = self._shapes.get(value.name or "")
             if shape is None:
                 raise Unsupported(f"the shape of {value.name} is not known")
+            if max(shape, default=0) > LONGEST:
+                raise Unsupported(f"an axis of {value.name} has more than {LONGEST:,} positions")
             self._sizes[value] = shape
         return shape
 
@@ -67,7 +74,7 @@ class _Engine:
     # One node
 
     def visit(self, node: ir.Node, index: int) -> None:
-        self._node, self._index, self._claimed = node, index, set()
+        self._node, self._index, self._claimed, self._held = node, index, set(), set()
         view = View(node, self.shape_of, self.fixed)
         try:
             if next(bodies(node), None) is not None:
@@ -77,7 +84,7 @@ class _Engine:
         except Unsupported as reason:
             self._give_up(node, str(reason))
         # A rule that does not fit the node (a malformed model) must not end the analysis.
-        except (IndexError, ValueError, ZeroDivisionError, AttributeError, KeyError) as error:
+        except (ArithmeticError, IndexError, ValueError, AttributeError, KeyError, TypeError) as error:
             self._give_up(node, f"its axis rule does not fit: {error}")
         for value in dict.fromkeys(v for v in node.inputs if v is not None):
             if is_constant(value):  # another node may claim more of its axes later
@@ -117,6 +124,9 @@ class _Engine:
         inputs = [s for s in slots if not self._is_new(s) or self.found.of(s) is not None]
         first = next((a for s in inputs if (a := self.found.of(s)) is not None), None)
         if first is None:
+            # Another tie of the node (to its bias, say) must not free what comes from a whole input.
+            if inputs:
+                self._held.update((id(s.value), s.axis) for s in slots if s not in inputs)
             return
         for slot in inputs:
             atoms = self.found.of(slot)
@@ -142,6 +152,8 @@ class _Engine:
         given = self.found.of(slot)
         if given is not None and given is not atoms:
             self._join(given, atoms)
+        if (id(slot.value), slot.axis) in self._held:
+            self._lock(atoms, f"an operand that makes axis {slot.axis} of {slot.value.name} has to stay whole")
 
     def _move(self, view: View) -> None:
         """Runs the node on labels, for each tracked axis of its data inputs."""

@@ -164,4 +164,4 @@ def curve(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     order = np.argsort(values, kind="stable")
     mean = float(values.mean())
-    return order, np.concatenate([[0.0], np.cumsum(values[order]) / (mean if mean > 0 else 1.0)])
+    return order, np.concatenate([[0.0], np.cumsum(values[order]) / (mean if 0 < mean < np.inf else 1.0)])

@@ -59,7 +59,7 @@ class Labels:
     def numbers(self, value: ir.Value) -> Array | None:
         """The whole tensor, if it holds no label."""
         array, dtype = self._contents.get(value), value.dtype
-        if array is None or dtype is None or not all(isinstance(v, int) for v in array.flat):
+        if array is None or dtype is None or dtype not in _INTEGERS or not all(isinstance(v, int) for v in array.flat):
             return None
         return array.astype(dtype.numpy())
 

@@ -161,3 +161,14 @@ def test_weights_that_the_graph_computes_are_weights():
     )
     assert _sizes(analysis) == {"MatMul_h": 8}
     assert isinstance(next(iter(analysis.weights)), ir.Value)
+
+
+@pytest.mark.parametrize("bias", ["", ", w1"])
+def test_a_bias_does_not_free_the_channels_of_a_weight_that_is_computed(bias: str):
+    _, analysis = studied(
+        graph(
+            f"""g (float[N,3,4,4] x, float[8,3,1,1] given, float[8] w1, float[4,8,1,1] w2, float[2,4,1,1] w3) =>
+            (float[N,2,4,4] y) {{ a = Conv(x, given{bias}) b = Relu(a) c = Conv(b, w2) d = Relu(c) y = Conv(d, w3) }}"""
+        )
+    )
+    assert _sizes(analysis) == {"Conv_c": 4}
