@@ -45,7 +45,8 @@ def data_lines(report: Report) -> Iterator[str]:
     """What the figures stand on: the machine, the feeds."""
     if report.benchmark is not None:
         yield f"latency {measured_on(report.benchmark)}"
-    if report.evaluation is not None:
+    judged = report.fidelity or report.metric or any(step.attempts for step in report.steps)
+    if report.evaluation is not None and judged:
         labels = "with labels" if report.evaluation.labels else "no labels"
         yield f"judged on {feeds_line(report.evaluation)}, {labels}"
     if report.calibration is not None:
