@@ -20,7 +20,7 @@ from onnxcomp.driver.running import asked_steps, run_recipe
 from onnxcomp.driver.single import PlanSource, run_single
 from onnxcomp.driver.steps import batch_cosine
 from onnxcomp.driver.trial import NotRunnable
-from onnxcomp.driver.workbench import Workbench, prepare
+from onnxcomp.driver.workbench import DEFAULT_MAX_DROP, Workbench, prepare
 from onnxcomp.errors import GateError, ModelError, UsageError
 from onnxcomp.evaluate.gates import Gates
 from onnxcomp.evaluate.proof import check_batches, check_structure
@@ -37,7 +37,6 @@ from onnxcomp.report.structures import Benchmark, Report, Verdict
 from onnxcomp.runtime.library import version as ort_version
 
 DEFAULT_MIN_COSINE = 0.99
-DEFAULT_MAX_DROP = 0.01
 
 
 def optimize(

@@ -42,6 +42,8 @@ from onnxcomp.runtime.session import SessionConfig
 RANDOM_FEEDS = 8
 SHAPES_ONLY = SimplifyConfig(rules=("fold-constants", "remove-idle"))
 PROBE_SECONDS = 600.0
+DEFAULT_MAX_DROP = 0.01
+"""Of the metric, where there are labels and no other gate was set."""
 
 
 @dataclass
@@ -138,6 +140,9 @@ def prepare(source: ModelSource, options: Options, gates: Gates) -> Workbench:
         canonical = clone(canonical)
         shapes.bind(canonical, shapes_of(feed))
     metric = _metric(options, evaluation, notes)
+    if metric is not None and evaluation.labels is not None:
+        allowed = DEFAULT_MAX_DROP if gates.max_drop is None else gates.max_drop
+        notes += _coarse(metric, int(evaluation.labels.size), allowed)
     drawn = Counter(node.op_type for node in drawing(loaded.model))
     if drawn:
         sentence = f"the model draws random numbers ({listed(drawn)}): when two models are compared both draw the same"
@@ -322,6 +327,14 @@ def _metric(options: Options, evaluation: Reader, notes: list[Note]) -> Metric |
         Note(level="warning", sentence="the labels are not integers, so no metric is taken; name one with --metric")
     )
     return None
+
+
+def _coarse(metric: Metric, samples: int, allowed: float) -> list[Note]:
+    """Says so where the drop that is allowed is less than one sample."""
+    if not metric.share or not allowed or samples * allowed >= 1:
+        return []
+    sentence = f"{samples} labelled samples: one of them is {1 / samples:.4f} of {metric.name}, more than the drop of "
+    return [Note(level="warning", sentence=f"{sentence}{allowed:g} that is allowed; give more with --eval")]
 
 
 def _nearest_node(model: ir.Model, pattern: str) -> str:

@@ -24,11 +24,13 @@ class Metric:
         name: What `--metric` takes and the report shows.
         function: (outputs of each feed, label of each feed) -> score.
         higher_is_better: Which way the score improves.
+        share: Whether it is a share of the samples, which moves in steps of one of them.
     """
 
     name: str
     function: Callable[[Outputs, Sequence[np.ndarray]], float]
     higher_is_better: bool = True
+    share: bool = False
 
     def score(self, outputs: Outputs, labels: Sequence[np.ndarray]) -> float:
         """The score.
@@ -118,8 +120,8 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 METRICS: dict[str, Metric] = {
     m.name: m
     for m in (
-        Metric("top1", top_k(1)),
-        Metric("top5", top_k(5)),
+        Metric("top1", top_k(1), share=True),
+        Metric("top5", top_k(5), share=True),
         Metric("mse", mse, higher_is_better=False),
         Metric("psnr", psnr),
         Metric("spearman", spearman),

@@ -74,6 +74,9 @@ BOLDEST_FIRST: tuple[RuleName, ...] = (
 POOLING_BYTES = 256
 """What a mean may weigh more as a pool: a Flatten and its names."""
 
+FEW_BYTES = 64
+"""What a model may weigh more all the same: an attribute, or a folded constant of a few elements."""
+
 MAX_ROUNDS = 20
 DEFAULT_GROWTH = 1024
 LISTED = 4
@@ -144,7 +147,8 @@ class Simplify:
         ):
             result = clone(model)
             edits, skips = _run(result, attempt, ctx)
-            if _bytes(result) <= before + POOLING_BYTES * sum(e.action == "written as pooling" for e in edits):
+            pools = sum(e.action == "written as pooling" for e in edits)
+            if _bytes(result) <= before + FEW_BYTES + POOLING_BYTES * pools:
                 break
         return attempt.model_copy(update={"edits": tuple(edits), "skips": tuple(skips)})
 
@@ -213,8 +217,8 @@ def _without(plan: SimplifyPlan, rule: RuleName, **update: int) -> SimplifyPlan:
 
 def _bytes(model: ir.Model) -> int:
     """About what the file weighs, its weights and its names; found without writing it."""
-    # 40: field tags, dtype, dimensions and lengths of an initializer.
-    initializers = sum(40 + len(name) for graph in model.graphs() for name in graph.initializers)
+    # 20: field tags, dtype, dimensions and lengths of an initializer.
+    initializers = sum(20 + len(name) for graph in model.graphs() for name in graph.initializers)
     nodes = sum(int(ir.serde.serialize_node(node).ByteSize()) for node in model.graph)
     values = (value for node in model.graph for value in node.outputs if value.shape is not None)
     return weight_bytes(model) + initializers + nodes + sum(int(ir.serde.serialize_value(v).ByteSize()) for v in values)

@@ -28,7 +28,7 @@ from onnxcomp.ops.evaluator import EVALUATIONS
 from onnxcomp.ops.upgrade import RULES
 from onnxcomp.passes.simplify.affine import FOLDS_INTO, NORM
 from onnxcomp.passes.simplify.removal import DOES_NOTHING
-from onnxcomp.passes.simplify.simplify import Simplify
+from onnxcomp.passes.simplify.simplify import FEW_BYTES, Simplify
 
 OPERATORS = {*EVALUATIONS, *DOES_NOTHING, *FOLDS_INTO, NORM, "Shape", "Size", *(op_type for op_type, _ in RULES)}
 NEWEST_OPSET = 23
@@ -94,7 +94,7 @@ def _holds(model: ir.Model, feed: dict[str, np.ndarray]) -> int | None:
     step, ctx = Simplify(), context([given])
     plan = step.plan(before, ctx)
     after = step.apply(before, plan, ctx)
-    assert len(serialize(after)) <= len(serialize(before))
+    assert len(serialize(after)) <= len(serialize(before)) + FEW_BYTES
     for a, b in zip(expected, run(after, given), strict=True):
         assert (a.dtype, a.shape) == (b.dtype, b.shape)
         np.testing.assert_allclose(
