@@ -68,6 +68,8 @@ def improved(
 ) -> QuantPlan:
     """The plan with equalised channels, other ranges and corrected biases, each where the outputs' error falls."""
     assert ctx.calibration is not None
+    if not plan.quantized():
+        return plan
     learn, held = _chosen_by(ctx.calibration)
     if held is None:
         few = "none: too few feeds to hold some back"

@@ -28,7 +28,7 @@ def tuned(
         error_of: On feeds that nothing else is learned from.
     """
     ranges: dict[str, Mapping[str, QParams]] = dict(plan.alternatives)
-    if not ranges:
+    if not any(ranges.values()):
         return plan, error_of(plan)
     names = list(next(iter(ranges.values())))
     ranges = {method: {name: plan.tensors[name] for name in names}, **ranges}

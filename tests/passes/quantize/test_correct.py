@@ -176,3 +176,20 @@ def test_tuning_leaves_the_ranges_alone_where_nothing_lowers_the_error_by_more_t
     errors = iter([0.5, *[0.495] * TRIALS])
     best, error = tuned(plan, "mse", lambda candidate: next(errors), lambda done, total: None)
     assert (best.tensors, error, best.range_choice) == (plan.tensors, 0.5, "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "g (float[N,4] x) => (float[N,4] y) { y = Sin(x) }",
+        "g (float[N,5,2] x, float[2,2] w) => (float[N,5,2] y) { m = MatMul(x, w) y = Sub(m, x) }",
+    ],
+)
+def test_a_model_without_anything_in_int8_has_nothing_to_correct(text):
+    model = normalize(graph(text)).model
+    step, ctx = Quantize(QuantizeConfig(correct="auto")), context(feeds(model, 16))
+    ctx = dataclasses.replace(ctx, exclude=("MatMul",))
+    plan = step.plan(model, ctx)
+    assert not plan.quantized()
+    assert plan.skips or plan.nodes
+    assert serialize(step.apply(model, plan, ctx)) == serialize(model)
