@@ -2,9 +2,10 @@
 
     python benchmarks/zoo_fetch.py ZOO
     python benchmarks/zoo_data.py ZOO ZOO/data
-    python benchmarks/zoo.py ZOO [--only GLOB] [--jobs 2] [--time-limit 400]
+    python benchmarks/zoo.py ZOO [--only GLOB] [--jobs 2] [--time-limit 400] [--keep ROWS.jsonl]
 
 Models with data of their own (see `zoo_data.py`) learn from it; the others get `random:16`, said aloud.
+With `--keep` each row is written as soon as it is there, and a second run goes on with the models that have none.
 With more than one job at a time latencies are noisy: a step whose latency is not proven is kept for its size only.
 """
 
@@ -20,6 +21,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
+from threading import Lock
 
 from common import RESULTS, write
 
@@ -84,6 +86,26 @@ def run(path: Path, zoo: Path, limit: float) -> dict[str, object]:
     return row
 
 
+class Kept:
+    """Rows on disk, one JSON object a line."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path, self._lock = path, Lock()
+        lines = path.read_text().splitlines() if path is not None and path.exists() else []
+        self._rows = {row["model"]: row for row in map(json.loads, lines)}
+
+    def row(self, path: Path, zoo: Path, limit: float) -> dict[str, object]:
+        """The row of a model, from the disk if it is there."""
+        known = self._rows.get(str(path.relative_to(zoo)))
+        if known is not None:
+            return dict(known)
+        row = run(path, zoo, limit)
+        if self._path is not None:
+            with self._lock, self._path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        return row
+
+
 def table(rows: list[dict[str, object]]) -> str:
     """All rows as Markdown, by model."""
     head = ["model", "MB", "data", "verdict", "smaller", "faster", "lowest cosine", "INT8 step"]
@@ -105,12 +127,14 @@ def main() -> None:
     parser.add_argument("--only", action="append", metavar="GLOB", help="repeatable; default: all")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--time-limit", type=float, default=400.0)
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="rows of a run that may be stopped")
     arguments = parser.parse_args()
     found = sorted(arguments.zoo.rglob("*.onnx"))
     only = arguments.only or ["*"]
     models = [p for p in found if any(fnmatchcase(str(p.relative_to(arguments.zoo)), glob) for glob in only)]
+    kept = Kept(arguments.keep)
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        rows = list(pool.map(lambda p: run(p, arguments.zoo, arguments.time_limit), models))
+        rows = list(pool.map(lambda p: kept.row(p, arguments.zoo, arguments.time_limit), models))
     counts = Counter(str(r["verdict"]) for r in rows)
     print(dict(counts))
     RESULTS.joinpath("zoo.md").write_text(table(rows))
