@@ -71,7 +71,7 @@ def step_of(result, name="factorize"):
 
 
 def test_a_share_of_the_macs_is_kept_where_the_gates_hold(net, data, recipe):
-    result = onnxcomp.optimize(net, data, factorize=0.6, recipe=recipe(SIMPLIFY))
+    result = onnxcomp.optimize(net, data, factorize=0.6, goal="size", recipe=recipe(SIMPLIFY))
     assert step_of(result).status is StepStatus.KEPT
     assert result.report.verdict is Verdict.PASSED
     assert cost(result.model, SHAPE).macs <= 0.6 * cost(net, SHAPE).macs
@@ -80,7 +80,7 @@ def test_a_share_of_the_macs_is_kept_where_the_gates_hold(net, data, recipe):
 
 
 def test_it_comes_before_int8_and_both_are_fused_and_compared_with_whole_layers(net, data, recipe):
-    result = onnxcomp.optimize(net, data, factorize=0.6, min_cosine=0.95, recipe=recipe(STATIC))
+    result = onnxcomp.optimize(net, data, factorize=0.6, min_cosine=0.95, goal="size", recipe=recipe(STATIC))
     assert [s.name for s in result.report.steps] == ["simplify", "factorize", "quantize"]
     assert step_of(result).status is StepStatus.KEPT
     audit = step_of(result, "quantize").audit
