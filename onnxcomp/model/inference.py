@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import signal
 import struct
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import threading
 import onnx
 
 from onnxcomp.errors import InternalError, LimitError, ModelError
-from onnxcomp.model.children import child_environment
+from onnxcomp.model.children import child_environment, how_it_ended
 
 SECONDS = 60
 """For one model; a graph of 100,000 nodes takes about one."""
@@ -129,7 +128,7 @@ def _exchange(process: subprocess.Popen[bytes], strict: bool, content: bytes) ->
 
 def _death(code: int) -> Exception:
     """Why the process ended before it answered."""
-    name = signal.Signals(-code).name if -code in signal.valid_signals() else f"exit code {code}"
+    name = how_it_ended(code)
     if name in ("SIGALRM", "SIGKILL", "SIGABRT"):  # its own clock; the kernel, out of memory; C++, out of memory
         return _over()
     if code < 0:

@@ -5,7 +5,6 @@ Run as `python -m onnxcomp.model.inference_main`.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -13,6 +12,7 @@ from typing import BinaryIO
 
 import onnx.shape_inference
 
+from onnxcomp.model.children import set_limits
 from onnxcomp.model.inference import DONE, MEMORY_BYTES, OUT_OF_MEMORY, REFUSED, REPLY, REQUEST, SECONDS
 
 
@@ -20,7 +20,7 @@ def main() -> None:
     """Answers on what was standard output; what anybody prints goes to standard error."""
     with os.fdopen(os.dup(1), "wb") as replies:
         os.dup2(2, 1)
-        limit_memory()
+        set_limits({"RLIMIT_DATA": MEMORY_BYTES, "RLIMIT_CORE": 0})
         serve(sys.stdin.buffer, replies)
 
 
@@ -49,17 +49,6 @@ def inferred(content: bytes, strict: bool) -> tuple[int, bytes]:
     # onnx raises its own errors and those of protobuf, whatever is wrong with one operator of the model.
     except Exception as error:
         return REFUSED, str(error).encode(errors="replace")
-
-
-def limit_memory() -> None:
-    """Sets the limit, where the system has one."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    with contextlib.suppress(ValueError, OSError):  # a stricter limit is there already, or the system has none
-        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _alarm(seconds: int) -> None:

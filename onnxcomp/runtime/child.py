@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from onnxcomp import errors
 from onnxcomp.errors import DataError, InternalError, LimitError, ModelError, OnnxcompError
-from onnxcomp.model.children import child_environment
+from onnxcomp.model.children import child_environment, how_it_ended
 from onnxcomp.runtime import providers
 from onnxcomp.runtime.host import detect_host
 from onnxcomp.runtime.job import JOB_FILE, OUTCOME_FILE, STDERR_FILE, Job, Outcome, read_arrays, write_arrays
@@ -173,7 +173,7 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 
 def _death(code: int, stderr: str, limits: Limits) -> OnnxcompError:
     """Why a child that left no outcome died: its signal, or the last line it wrote."""
-    name = signal.Signals(-code).name if -code in signal.valid_signals() else f"exit code {code}"
+    name = how_it_ended(code)
     # SIGKILL comes from the kernel: out of memory, or past the hard limit of processor time.
     if name in ("SIGKILL", "SIGXCPU") or any(words in stderr for words in _OUT_OF_MEMORY):
         memory = limits.resolved_memory()

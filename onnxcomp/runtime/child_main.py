@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from onnxcomp.errors import OnnxcompError
+from onnxcomp.model.children import set_limits
 from onnxcomp.runtime.job import JOB_FILE, OUTCOME_FILE, Failure, Job, Outcome, read_arrays, write_arrays
 from onnxcomp.runtime.library import onnxruntime
 from onnxcomp.runtime.messages import translate
@@ -72,17 +73,9 @@ def die_with(parent: int) -> None:
 
 def limit(job: Job) -> None:
     """Sets the limits of the job, where the system has them."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
     # CUDA reserves the address space of host and device together: there, count what is private and written.
-    memory = resource.RLIMIT_DATA if job.config.provider == "cuda" else resource.RLIMIT_AS
-    wanted = [(resource.RLIMIT_CPU, job.cpu_seconds), (resource.RLIMIT_CORE, 0), (memory, job.memory_bytes)]
-    for kind, value in wanted:
-        if value is not None:
-            with contextlib.suppress(ValueError, OSError):  # a stricter limit is there already, or the system has none
-                resource.setrlimit(kind, (value, value))
+    memory = "RLIMIT_DATA" if job.config.provider == "cuda" else "RLIMIT_AS"
+    set_limits({"RLIMIT_CPU": job.cpu_seconds, "RLIMIT_CORE": 0, memory: job.memory_bytes})
 
 
 def peak_bytes() -> int:
