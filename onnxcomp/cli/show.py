@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from onnxcomp.driver.result import Result
     from onnxcomp.report.comparison import ModelComparison
     from onnxcomp.report.inspection import Inspection
-    from onnxcomp.report.structures import Benchmark, Report
+    from onnxcomp.report.structures import Benchmark, Record, Report
 
 
 def show(report: Report, values: Mapping[str, Any]) -> None:
@@ -43,9 +43,7 @@ def show(report: Report, values: Mapping[str, Any]) -> None:
 def show_plan(result: Result, output: Path | None, values: Mapping[str, Any]) -> None:
     """What a dry run found: the plan itself with -o or as JSON, else the table of what it would do."""
     assert result.plan is not None
-    from onnxcomp.report.text import harmless_json, on_one_line
-
-    text = harmless_json(on_one_line(result.plan.model_dump_json(indent=1))) + "\n"
+    text = json_text(result.plan, indent=1)
     if output is not None:
         write_file(output, text, "plan")
     report = result.report if output is None else result.report.model_copy(update={"result_path": str(output)})
@@ -62,7 +60,7 @@ def show_benchmark(result: Benchmark, values: Mapping[str, Any]) -> None:
 
     no_color, kind = values["no_color"], values["format_"]
     if kind == "json":
-        write_stdout(_json(result))
+        write_stdout(json_text(result))
     elif kind == "markdown":
         write_stdout(benchmark_markdown(result))
     else:
@@ -173,10 +171,11 @@ def _discard_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _json(record: Report | Benchmark | ModelComparison) -> str:
+def json_text(record: Record, indent: int = 2) -> str:
+    """A record as JSON that is harmless in a terminal, with its arrays of numbers on one line each."""
     from onnxcomp.report.text import harmless_json, on_one_line
 
-    return harmless_json(on_one_line(record.model_dump_json(by_alias=True, indent=2))) + "\n"
+    return harmless_json(on_one_line(record.model_dump_json(by_alias=True, indent=indent))) + "\n"
 
 
 def _markdown(report: Report) -> str:
@@ -198,14 +197,14 @@ def _comparison_markdown(result: ModelComparison) -> str:
     return comparison_markdown(result)
 
 
-FORMATS: Mapping[str, Callable[[Report], str]] = {"json": _json, "markdown": _markdown}
-SUFFIXES: Mapping[str, Callable[[Report], str]] = {".html": html, ".json": _json, ".md": _markdown}
+FORMATS: Mapping[str, Callable[[Report], str]] = {"json": json_text, "markdown": _markdown}
+SUFFIXES: Mapping[str, Callable[[Report], str]] = {".html": html, ".json": json_text, ".md": _markdown}
 COMPARISON_FORMATS: Mapping[str, Callable[[ModelComparison], str]] = {
-    "json": _json,
+    "json": json_text,
     "markdown": _comparison_markdown,
 }
 COMPARISON_SUFFIXES: Mapping[str, Callable[[ModelComparison], str]] = {
     ".html": html,
-    ".json": _json,
+    ".json": json_text,
     ".md": _comparison_markdown,
 }

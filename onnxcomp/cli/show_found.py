@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from onnxcomp.cli.console import console
-from onnxcomp.cli.show import html, print_renderable, write_stdout
+from onnxcomp.cli.show import html, json_text, print_renderable, write_stdout
 from onnxcomp.report.files import write_file
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _show(
     values: Mapping[str, Any],
     page: Callable[[], str] | None = None,
 ) -> None:
-    texts: dict[str, Callable[[], str]] = {"json": lambda: _json(record), "markdown": markdown}
+    texts: dict[str, Callable[[], str]] = {"json": lambda: json_text(record), "markdown": markdown}
     texts |= {} if page is None else {"html": page}
     for path in values["reports"]:
         write_file(path, texts[KINDS[path.suffix]](), "report")
@@ -54,9 +54,3 @@ def _show(
         write_stdout(texts[values["format_"]]())
     elif not values["quiet"]:
         print_renderable(table(), values["no_color"])
-
-
-def _json(record: Record) -> str:
-    from onnxcomp.report.text import harmless_json, on_one_line
-
-    return harmless_json(on_one_line(record.model_dump_json(by_alias=True, indent=2))) + "\n"

@@ -24,17 +24,11 @@ _FUNCTIONS = {
 }
 
 
-def add_functions(proto: onnx.ModelProto) -> bool:
-    """Gives the model a function for each such operator in its graph that it does not define itself, in place.
-
-    Returns:
-        Whether it got one.
-    """
+def add_functions(proto: onnx.ModelProto) -> None:
+    """Gives the model a function for each such operator in its graph that it does not define itself, in place."""
     own = {(f.domain, f.name) for f in proto.functions}
     used = dict.fromkeys(n.op_type for n in proto.graph.node if n.domain == DOMAIN)
-    missing = [name for name in used if name in _FUNCTIONS and (DOMAIN, name) not in own]
-    proto.functions.extend(_function(name) for name in missing)
-    return bool(missing)
+    proto.functions.extend(_function(name) for name in used if name in _FUNCTIONS and (DOMAIN, name) not in own)
 
 
 @cache
