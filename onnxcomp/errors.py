@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+DAMAGED = "The file is damaged or was written by a faulty tool: export the model again."
+"""The hint where a file breaks what ONNX defines."""
+
 
 class OnnxcompError(Exception):
     """Base of every error that a user can meet.

@@ -12,7 +12,7 @@ from onnxcomp.calibration.random_feeds import random_reader
 from onnxcomp.calibration.readers import Feed
 from onnxcomp.errors import DataError, LimitError, ModelError, OnnxcompError
 from onnxcomp.model.shapes import in_call
-from onnxcomp.model.signature import Signature
+from onnxcomp.model.signature import WITHOUT_NUMBERS, Signature
 from onnxcomp.ops.attributes import constant
 from onnxcomp.report.figures import size as shown_size
 from onnxcomp.report.text import printable
@@ -25,8 +25,6 @@ SIZES = (64, 128, 224, 320, 32, 16, 640, 512, 8, 2, 1)
 """Tried in turn for dimensions that are not the batch: pixels, tokens and samples all accept one of these."""
 
 BATCH = re.compile(r"batch|^n$|^b$|^bs$", re.IGNORECASE)
-
-_NO_SIZE = (None, ir.DataType.UNDEFINED, ir.DataType.STRING)
 
 
 class NotRunnable(ModelError):
@@ -60,7 +58,7 @@ def check_sizes(model: ir.Model, shapes: Shapes, memory: int) -> None:
     kinds = {value.name: value.dtype for value in (*model.graph.inputs, *made)}
     for name, shape in in_call(model, shapes).items():
         kind = kinds.get(name)
-        taken = int(math.prod(shape) * (1 if kind in _NO_SIZE else kind.itemsize))
+        taken = int(math.prod(shape) * (1 if kind in (None, *WITHOUT_NUMBERS) else kind.itemsize))
         if taken > memory:
             raise LimitError(
                 f"the value '{printable(name)}' takes {shown_size(taken)}: its shape is {list(shape)}, "

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
 
-from onnxcomp.errors import ModelError
+from onnxcomp.errors import DAMAGED, ModelError
 from onnxcomp.model import sniff
 from onnxcomp.report.text import printable
 
@@ -80,7 +80,7 @@ class DataFolder:
         """
         keys = [entry.key for entry in tensor.external_data]
         if len(keys) != len(set(keys)):
-            raise ModelError(f"{where} names its external data twice", hint=_EXPORT_AGAIN)
+            raise ModelError(f"{where} names its external data twice", hint=DAMAGED)
         told = {entry.key: entry.value for entry in tensor.external_data}
         file = self._file(told.get("location", ""), where)
         offset = _number(told.get("offset", "0"), "offset", where)
@@ -111,7 +111,7 @@ class DataFolder:
                 hint=f"It belongs in {printable(self._folder, 200)}, beside the graph; copy or download both.",
             ) from error
         if not stat.S_ISREG(status.st_mode):
-            raise ModelError(f"{where} keeps its data in '{shown}', which is not a regular file", hint=_EXPORT_AGAIN)
+            raise ModelError(f"{where} keeps its data in '{shown}', which is not a regular file", hint=DAMAGED)
         if status.st_nlink > 1:
             raise ModelError(
                 f"{where} keeps its data in '{shown}', a file with {status.st_nlink} hard links: it may be another's",
@@ -135,7 +135,7 @@ def check_range(path: Path, size: int, offset: int, declared: int, length: int, 
     if declared != length:
         raise ModelError(
             f"{where} declares {declared:,} bytes in '{shown}', but its dims and type need {length:,}",
-            hint=_EXPORT_AGAIN,
+            hint=DAMAGED,
         )
     if offset < 0 or offset + length > size:
         raise ModelError(
@@ -147,7 +147,7 @@ def check_range(path: Path, size: int, offset: int, declared: int, length: int, 
 def _check_location(location: str, where: str) -> None:
     shown = printable(location)
     if not location or "\0" in location:
-        raise ModelError(f"{where} is stored outside the graph, but names no file", hint=_EXPORT_AGAIN)
+        raise ModelError(f"{where} is stored outside the graph, but names no file", hint=DAMAGED)
     # Both flavours on every system: a model that is refused on one is refused on all.
     for flavour in (PurePosixPath(location), PureWindowsPath(location)):
         if flavour.anchor:
@@ -159,11 +159,9 @@ def _check_location(location: str, where: str) -> None:
 def _number(text: str, key: str, where: str) -> int:
     # int() would also take "1_000", " 1" and digits of other scripts, and be slow on a million of them.
     if not re.fullmatch(r"-?[0-9]{1,19}", text):
-        raise ModelError(
-            f"{where} has the {key} '{printable(text)}', which is not a number of bytes", hint=_EXPORT_AGAIN
-        )
+        raise ModelError(f"{where} has the {key} '{printable(text)}', which is not a number of bytes", hint=DAMAGED)
     if text.startswith("-"):
-        raise ModelError(f"{where} has a negative {key}: {text}", hint=_EXPORT_AGAIN)
+        raise ModelError(f"{where} has a negative {key}: {text}", hint=DAMAGED)
     return int(text)
 
 
@@ -184,7 +182,6 @@ def _short_file_hint(path: Path, size: int) -> str:
     return "The data file is cut off, or belongs to another graph: copy or download both again."
 
 
-_EXPORT_AGAIN = "The file is damaged or was written by a faulty tool: export the model again."
 _INSIDE = (
     "Data is read from the model's own folder only: put the file there, and save the graph with a relative location."
 )

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import onnx
 
-from onnxcomp.errors import ModelError
+from onnxcomp.errors import DAMAGED, ModelError
 from onnxcomp.report.text import printable
 
 Container: TypeAlias = onnx.GraphProto | onnx.FunctionProto
@@ -60,7 +60,7 @@ def check_names(proto: onnx.ModelProto) -> bool:
         reads = _check(body)
         for name, node in reads.free.items():
             raise ModelError(
-                f"{describe(node)} reads '{printable(name)}', which nothing in {body.title} makes", hint=_EXPORT_AGAIN
+                f"{describe(node)} reads '{printable(name)}', which nothing in {body.title} makes", hint=DAMAGED
             )
         unsorted |= reads.unsorted
     _check_functions(proto)
@@ -119,7 +119,7 @@ def _check(body: _Body) -> _Reads:
     for name in body.outputs:
         if name not in maker and name not in given:
             raise ModelError(
-                f"the output '{printable(name)}' of {body.title} is made by nothing inside it", hint=_EXPORT_AGAIN
+                f"the output '{printable(name)}' of {body.title} is made by nothing inside it", hint=DAMAGED
             )
     if any(producer >= index for index, producers in needs.items() for producer in producers):
         unsorted = True
@@ -138,7 +138,7 @@ def _makers(body: _Body, given: set[str]) -> dict[str, int]:
                 other = describe(body.nodes[maker[name]]) if name in maker else "an input or initializer"
                 raise ModelError(
                     f"'{printable(name)}' is made twice in {body.title}: by {other} and by {describe(node)}",
-                    hint=_EXPORT_AGAIN,
+                    hint=DAMAGED,
                 )
             maker[name] = index
     return maker
@@ -148,9 +148,9 @@ def _refuse_repeated(names: Iterable[str], kind: str, body: _Body) -> None:
     seen: set[str] = set()
     for name in names:
         if not name:
-            raise ModelError(f"an {kind} of {body.title} has no name", hint=_EXPORT_AGAIN)
+            raise ModelError(f"an {kind} of {body.title} has no name", hint=DAMAGED)
         if name in seen:
-            raise ModelError(f"the {kind} '{printable(name)}' occurs twice in {body.title}", hint=_EXPORT_AGAIN)
+            raise ModelError(f"the {kind} '{printable(name)}' occurs twice in {body.title}", hint=DAMAGED)
         seen.add(name)
 
 
@@ -159,7 +159,7 @@ def _refuse_cycle(needs: dict[int, set[int]], body: _Body) -> None:
         TopologicalSorter(needs).prepare()
     except CycleError as error:
         ring = ", ".join(describe(body.nodes[index]) for index in error.args[1][:4])
-        raise ModelError(f"{body.title} has a cycle, so it can't be computed: {ring}", hint=_EXPORT_AGAIN) from None
+        raise ModelError(f"{body.title} has a cycle, so it can't be computed: {ring}", hint=DAMAGED) from None
 
 
 def _check_functions(proto: onnx.ModelProto) -> None:
@@ -168,14 +168,14 @@ def _check_functions(proto: onnx.ModelProto) -> None:
     for function in proto.functions:
         key = (function.domain, function.name, function.overload)
         if key in calls:
-            raise ModelError(f"the function '{printable(function.name)}' is defined twice", hint=_EXPORT_AGAIN)
+            raise ModelError(f"the function '{printable(function.name)}' is defined twice", hint=DAMAGED)
         calls[key] = set(_callees(function.node))
     try:
         TopologicalSorter(calls).prepare()
     except CycleError as error:
         raise ModelError(
             f"the function '{printable(error.args[1][0][1])}' calls itself, directly or through others",
-            hint=_EXPORT_AGAIN,
+            hint=DAMAGED,
         ) from None
 
 
@@ -184,6 +184,3 @@ def _callees(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[str, str, str]]:
         yield node.domain, node.op_type, node.overload
         for graph in subgraphs(node):
             yield from _callees(graph.node)
-
-
-_EXPORT_AGAIN = "The file is damaged or was written by a faulty tool: export the model again."

@@ -11,7 +11,6 @@ import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -19,6 +18,7 @@ from onnxcomp.model import shapes
 from onnxcomp.model.recognition import needed_opsets, recognise
 from onnxcomp.ops import upgrade
 from onnxcomp.ops.attributes import bodies, is_standard
+from onnxcomp.ops.definitions import definition
 from onnxcomp.ops.limits import minimum_ir_version
 
 
@@ -205,10 +205,8 @@ def _align_opset(function: ir.Function, model: ir.Model) -> None:
 
 
 def _since(op_type: str, opset: int) -> int | None:
-    try:
-        return int(onnx.defs.get_schema(op_type, opset).since_version)
-    except onnx.defs.SchemaError:
-        return None
+    known = definition(op_type, opset)
+    return None if known is None else int(known.since_version)
 
 
 def _lifted(model: ir.Model, notes: list[str]) -> ir.Model:

@@ -10,7 +10,7 @@ import math
 import onnx
 import onnx_ir as ir
 
-from onnxcomp.errors import ModelError
+from onnxcomp.errors import DAMAGED, ModelError
 from onnxcomp.report.text import printable
 
 _MAX_BYTES = 2**63 - 1
@@ -52,7 +52,7 @@ def data_type(tensor: onnx.TensorProto, where: str) -> ir.DataType:
     if dtype == ir.DataType.UNDEFINED:
         raise ModelError(
             f"{where} has the element type {tensor.data_type}, which ONNX {onnx.__version__} does not know",
-            hint=_CORRUPT,
+            hint=DAMAGED,
         )
     return dtype
 
@@ -64,10 +64,10 @@ def element_count(tensor: onnx.TensorProto, where: str) -> int:
         ModelError: A negative dim, or a product that no memory can hold.
     """
     if any(d < 0 for d in tensor.dims):
-        raise ModelError(f"{where} has a negative dimension: {printable(list(tensor.dims))}", hint=_CORRUPT)
+        raise ModelError(f"{where} has a negative dimension: {printable(list(tensor.dims))}", hint=DAMAGED)
     # A zero beside huge dims makes an empty tensor that numpy still can't shape, so zeros don't excuse the others.
     if math.prod(d or 1 for d in tensor.dims) > _MAX_BYTES // 16:
-        raise ModelError(f"{where} has impossible dimensions: {printable(list(tensor.dims))}", hint=_CORRUPT)
+        raise ModelError(f"{where} has impossible dimensions: {printable(list(tensor.dims))}", hint=DAMAGED)
     return math.prod(tensor.dims)
 
 
@@ -79,9 +79,7 @@ def byte_count(tensor: onnx.TensorProto, where: str) -> int:
     """
     dtype = data_type(tensor, where)
     if dtype == ir.DataType.STRING:
-        raise ModelError(
-            f"{where} is a tensor of strings stored as raw bytes, which ONNX does not allow", hint=_CORRUPT
-        )
+        raise ModelError(f"{where} is a tensor of strings stored as raw bytes, which ONNX does not allow", hint=DAMAGED)
     return (element_count(tensor, where) * dtype.bitwidth + 7) // 8
 
 
@@ -104,7 +102,4 @@ def check_inline(tensor: onnx.TensorProto, where: str) -> None:
         found, unit = len(getattr(tensor, field)), f"entries of {field}"
     if found != wanted:
         dims, name = printable(list(tensor.dims)), data_type(tensor, where).name
-        raise ModelError(f"{where} holds {found:,} {unit}, but dims {dims} of {name} need {wanted:,}", hint=_CORRUPT)
-
-
-_CORRUPT = "The file is damaged or was written by a faulty tool: export the model again."
+        raise ModelError(f"{where} holds {found:,} {unit}, but dims {dims} of {name} need {wanted:,}", hint=DAMAGED)

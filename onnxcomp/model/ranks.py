@@ -10,13 +10,12 @@ from collections.abc import Mapping
 
 import onnx
 
-from onnxcomp.errors import ModelError
+from onnxcomp.errors import DAMAGED, ModelError
 from onnxcomp.model.naming import describe
 from onnxcomp.model.versions import STANDARD_DOMAINS
 from onnxcomp.report.text import printable
 
 MAX_AXES = 4096
-_CORRUPT = "The file is damaged or was written by a faulty tool: export the model again."
 _SHAPE_INPUT = {"Expand": 1, "Reshape": 1, "ConstantOfShape": 0}
 
 _CONV, _VECTOR = range(3, 16), range(1, 2)
@@ -76,7 +75,7 @@ def check_ranks(graph: onnx.GraphProto) -> None:
             continue
         for attribute in node.attribute:
             if attribute.name == "axis" and abs(attribute.i) > MAX_AXES:
-                raise ModelError(f"{describe(node)} names axis {attribute.i}, which no tensor has", hint=_CORRUPT)
+                raise ModelError(f"{describe(node)} names axis {attribute.i}, which no tensor has", hint=DAMAGED)
         for index, allowed in RANKS.get(node.op_type, {}).items():
             name = node.input[index] if index < len(node.input) else ""
             if ranks.get(name, allowed.start) not in allowed:
@@ -85,5 +84,5 @@ def check_ranks(graph: onnx.GraphProto) -> None:
                 raise ModelError(
                     f"'{printable(name)}', input {index} of {describe(node)}, has {ranks[name]} axes; "
                     f"the operator takes {wanted}",
-                    hint=_CORRUPT,
+                    hint=DAMAGED,
                 )

@@ -7,13 +7,13 @@ It is said before any of our code meets the node, so that a rewrite may take the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 
 import onnx
 from onnx import defs
 
-from onnxcomp.errors import ModelError
+from onnxcomp.errors import DAMAGED, ModelError
 from onnxcomp.model.naming import Container, describe
+from onnxcomp.ops.definitions import definition
 from onnxcomp.report.text import printable
 
 
@@ -29,18 +29,9 @@ def check_schemas(container: Container, opsets: Mapping[str, int]) -> None:
     """
     for node in container.node:
         domain = "" if node.domain == "ai.onnx" else node.domain
-        schema = _schema(node.op_type, opsets.get(domain, 0), domain)
+        schema = definition(node.op_type, opsets.get(domain, 0), domain)
         if schema is not None:
             _check(node, schema)
-
-
-@cache
-def _schema(op_type: str, opset: int, domain: str) -> defs.OpSchema | None:
-    """The definition, or None of an operator that ONNX does not define there."""
-    try:
-        return defs.get_schema(op_type, opset, domain) if 0 < opset < 2**31 else None
-    except defs.SchemaError:
-        return None
 
 
 def _check(node: onnx.NodeProto, schema: defs.OpSchema) -> None:
@@ -50,29 +41,26 @@ def _check(node: onnx.NodeProto, schema: defs.OpSchema) -> None:
     ):
         if not least <= found <= most:
             wanted = str(least) if least == most else f"{least} to {most}" if most < 2**31 - 1 else f"at least {least}"
-            raise ModelError(f"{describe(node)} has {found} {what}; the operator has {wanted}", hint=_CORRUPT)
+            raise ModelError(f"{describe(node)} has {found} {what}; the operator has {wanted}", hint=DAMAGED)
     for what, names, formal in (("input", node.input, schema.inputs), ("output", node.output, schema.outputs)):
         for name, parameter in zip(names, formal, strict=False):
             if not name and parameter.option == defs.OpSchema.FormalParameterOption.Single:
-                raise ModelError(f"{describe(node)} leaves out its {what} '{parameter.name}'", hint=_CORRUPT)
+                raise ModelError(f"{describe(node)} leaves out its {what} '{parameter.name}'", hint=DAMAGED)
     given = set()
     for attribute in node.attribute:
         name = attribute.name
         if name in given:
-            raise ModelError(f"{describe(node)} has the attribute '{printable(name)}' twice", hint=_CORRUPT)
+            raise ModelError(f"{describe(node)} has the attribute '{printable(name)}' twice", hint=DAMAGED)
         given.add(name)
         known = schema.attributes.get(name)
         if known is None:
-            raise ModelError(f"{describe(node)} has no attribute '{printable(name)}' by its definition", hint=_CORRUPT)
+            raise ModelError(f"{describe(node)} has no attribute '{printable(name)}' by its definition", hint=DAMAGED)
         if not attribute.ref_attr_name and attribute.type != known.type.value:
             raise ModelError(
                 f"the attribute '{printable(name)}' of {describe(node)} is a "
                 f"{onnx.AttributeProto.AttributeType.Name(attribute.type)}, not a {known.type.name}",
-                hint=_CORRUPT,
+                hint=DAMAGED,
             )
     for name, known in schema.attributes.items():
         if known.required and name not in given:
-            raise ModelError(f"{describe(node)} lacks the attribute '{name}'", hint=_CORRUPT)
-
-
-_CORRUPT = "The file is damaged or was written by a faulty tool: export the model again."
+            raise ModelError(f"{describe(node)} lacks the attribute '{name}'", hint=DAMAGED)

@@ -6,7 +6,6 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-import onnx
 import onnx_ir as ir
 
 from onnxcomp.model.cost import constants, subgraph_share
@@ -15,6 +14,7 @@ from onnxcomp.model.load import LoadedModel
 from onnxcomp.model.signature import signature
 from onnxcomp.model.weights import data_paths, write_tensor
 from onnxcomp.ops.attributes import is_standard
+from onnxcomp.ops.definitions import definition
 from onnxcomp.ops.kernels import QUANTIZATION_OPERATORS
 from onnxcomp.report.figures import listed, size
 from onnxcomp.report.inspection import ModelFinding, Trait
@@ -70,19 +70,11 @@ def _domains(model: ir.Model) -> Iterator[ModelFinding]:
     standard = Counter(
         n.op_type for n in model.graph.all_nodes() if is_standard(n) and (n.domain, n.op_type) not in functions
     )
-    undefined = {name: count for name, count in standard.most_common() if not _defined(name, opset)}
+    undefined = {name: count for name, count in standard.most_common() if definition(name, opset) is None}
     if undefined:
         sentence = f"operators that onnx does not define at opset {opset}: {listed(undefined)}"
         sentence += "; ONNX Runtime may not load them"
         yield ModelFinding(code=Trait.DOMAINS, level="warning", sentence=sentence)
-
-
-def _defined(op_type: str, opset: int) -> bool:
-    try:
-        onnx.defs.get_schema(op_type, opset)
-    except onnx.defs.SchemaError:
-        return False
-    return True
 
 
 def _bodies(model: ir.Model) -> Iterator[ModelFinding]:

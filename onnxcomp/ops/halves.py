@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from math import exp
 from typing import Literal
 
@@ -12,6 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxcomp.ops.attributes import int_attribute
+from onnxcomp.ops.definitions import definition
 
 HalfName = Literal["fp16", "bf16"]
 
@@ -55,7 +55,7 @@ def operands(node: ir.Node, opset: int, half: Half) -> Operands | None:
     An output whose type no present input shares has it from an attribute (`dtype`, `value`, `stash_type`), which stays;
     where `dtype` may be left out and is (RandomNormalLike, EyeLike), it is the type of the first input.
     """
-    schema = _schema(node.op_type, opset)
+    schema = definition(node.op_type, opset)
     if schema is None or (not schema.inputs and not schema.outputs):
         return None
     wanted = f"tensor({half.name})"
@@ -71,7 +71,7 @@ def operands(node: ir.Node, opset: int, half: Half) -> Operands | None:
 
 def keeps_epsilon(node: ir.Node, opset: int) -> bool:
     """Whether the operator adds its epsilon in float32 whatever it reads: `stash_type` is 1."""
-    schema = _schema(node.op_type, opset)
+    schema = definition(node.op_type, opset)
     return schema is not None and "stash_type" in schema.attributes and int_attribute(node, "stash_type", 1) == 1
 
 
@@ -79,14 +79,6 @@ def _open(schema: onnx.defs.OpSchema, attribute: str) -> bool:
     """Whether the operator has an attribute with no default that may be left out."""
     found = schema.attributes.get(attribute)
     return found is not None and not found.required and found.default_value.type == onnx.AttributeProto.UNDEFINED
-
-
-@cache
-def _schema(op_type: str, opset: int) -> onnx.defs.OpSchema | None:
-    try:
-        return onnx.defs.get_schema(op_type, opset)
-    except onnx.defs.SchemaError:
-        return None
 
 
 def _formal(parameters: list[onnx.defs.OpSchema.FormalParameter], index: int) -> onnx.defs.OpSchema.FormalParameter:
