@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -22,7 +21,7 @@ from onnxcomp.passes.quantize.config import QuantizeConfig
 from onnxcomp.passes.simplify.simplify import SimplifyConfig
 from onnxcomp.passes.weight_only.config import WeightOnlyConfig
 from onnxcomp.report.structures import Record
-from onnxcomp.report.text import complaint
+from onnxcomp.report.text import complaint, meant
 
 Step = Annotated[
     SimplifyConfig
@@ -74,7 +73,7 @@ def shipped_text(name: str) -> str:
     """
     texts = shipped()
     if name not in texts:
-        raise RecipeError(f"no recipe {name!r} is shipped", hint=_near(name, texts) or f"there are {', '.join(texts)}")
+        raise RecipeError(f"no recipe {name!r} is shipped", hint=meant(name, texts) or f"there are {', '.join(texts)}")
     return texts[name]
 
 
@@ -94,7 +93,7 @@ def load_recipe(source: str | os.PathLike[str] | None) -> Recipe:
         text = Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a text file"
-        hint = _near(name.removesuffix(".toml"), texts) or f"a file, or one of those shipped: {', '.join(texts)}"
+        hint = meant(name.removesuffix(".toml"), texts) or f"a file, or one of those shipped: {', '.join(texts)}"
         raise RecipeError(f"recipe {name}: {reason}", hint=hint) from error
     return parse_recipe(text, name)
 
@@ -114,7 +113,7 @@ def parse_recipe(text: str, name: str) -> Recipe:
     except ValidationError as error:
         details = error.errors()
         lines = [f"{_where(d['loc'])}: {_message(d)}" for d in details]
-        hints = [_near(str(d["ctx"]["tag"]), _configs()) for d in details if d["type"] == "union_tag_invalid"]
+        hints = [meant(str(d["ctx"]["tag"]), _configs()) for d in details if d["type"] == "union_tag_invalid"]
         steps = [d["input"] for d in details if d["type"] == "union_tag_not_found"]
         slips = [key for step in steps if isinstance(step, dict) for key in get_close_matches("pass", step, 1)]
         hints += [f"did you mean 'pass' where it says {key!r}?" for key in slips]
@@ -140,15 +139,10 @@ def _configs() -> dict[str, type[BaseModel]]:
     return {c.model_fields["kind"].default: c for c in get_args(get_args(Step)[0])}
 
 
-def _near(word: str, known: Iterable[str]) -> str | None:
-    near = get_close_matches(word, list(known), 1)
-    return f"did you mean {near[0]!r}?" if near else None
-
-
 def _nearest(location: tuple[int | str, ...]) -> str | None:
     model: type[BaseModel] = Recipe
     if location[0] == "step" and len(location) > 3:
         model = _configs().get(str(location[2]), Recipe)
     elif location[0] == "gates" and len(location) > 1:
         model = GateConfig
-    return _near(str(location[-1]), [field.alias or name for name, field in model.model_fields.items()])
+    return meant(str(location[-1]), [field.alias or name for name, field in model.model_fields.items()])

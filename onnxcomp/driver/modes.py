@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
@@ -26,6 +25,7 @@ from onnxcomp.passes.quantize.config import QuantizeConfig
 from onnxcomp.passes.weight_only.config import WeightOnlyConfig
 from onnxcomp.report.figures import size
 from onnxcomp.report.structures import StepStatus
+from onnxcomp.report.text import meant
 
 NEAR: Mapping[Goal, float] = {"balanced": 1.15, "latency": GAIN, "size": GAIN}
 """How much slower than the fastest (with "size", larger than the smallest) a candidate may be that is better
@@ -77,8 +77,7 @@ def check_options(mode: str, given: Mapping[str, Any]) -> None:
         UsageError: There is none, or one does not.
     """
     if mode != "auto" and mode not in MODES:
-        near = get_close_matches(mode, [*MODES, "auto"], 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(MODES)}, auto"
+        hint = meant(mode, [*MODES, "auto"]) or f"one of {', '.join(MODES)}, auto"
         raise UsageError(f"unknown mode {mode!r}", hint=hint)
     for name in given:
         owners = [m for m, facts in MODES.items() if name in facts.options]

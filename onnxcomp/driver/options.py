@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from onnxcomp.errors import UsageError
 from onnxcomp.passes.base import Progress, no_progress
-from onnxcomp.report.text import complaint, printable
+from onnxcomp.report.text import complaint, meant, printable
 
 Goal = Literal["balanced", "latency", "size"]
 Ep = Literal["cpu", "cuda"]
@@ -81,8 +80,7 @@ def options_of(calibration: object | None, eval: object | None, options: Mapping
     known = {f.name for f in fields(Options)}
     for name in options:
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            raise UsageError(f"unknown option {name!r}", hint=f"did you mean {near[0]!r}?" if near else None)
+            raise UsageError(f"unknown option {name!r}", hint=meant(name, known))
     try:
         return TypeAdapter(Options).validate_python({**options, "calibration": calibration, "eval": eval})
     except ValidationError as error:

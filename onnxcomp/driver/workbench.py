@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from functools import cached_property
 
 import onnx_ir as ir
@@ -33,6 +32,7 @@ from onnxcomp.passes.selection import unmatched
 from onnxcomp.passes.simplify.simplify import Simplify, SimplifyConfig
 from onnxcomp.report.figures import listed
 from onnxcomp.report.structures import DataFacts, Note
+from onnxcomp.report.text import meant
 from onnxcomp.runtime.child import Limits
 from onnxcomp.runtime.host import detect_host, detect_target
 from onnxcomp.runtime.library import version as ort_version
@@ -201,8 +201,7 @@ def check_shape_names(sign: Signature, shape: Mapping[str, tuple[int, ...]]) -> 
     known = [*(p.name for p in sign.inputs), *sign.dynamic_symbols()]
     for name in shape:
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            hint = meant(name, known) or f"there are {', '.join(known)}"
             raise UsageError(f"--shape: no input or dynamic dimension {name!r}", hint=hint)
 
 
@@ -216,10 +215,9 @@ def find_target(name: str, ep: Ep = "cpu") -> tuple[Target, bool]:
     if name == "auto":
         return TARGETS[here], True
     if name not in TARGETS:
-        near = get_close_matches(name, TARGETS, 1)
         raise UsageError(
             f"unknown target {name!r}",
-            hint=f"did you mean {near[0]!r}?" if near else f"one of auto, {', '.join(TARGETS)}",
+            hint=meant(name, TARGETS) or f"one of auto, {', '.join(TARGETS)}",
         )
     return TARGETS[name], name == here
 
@@ -339,9 +337,4 @@ def _coarse(metric: Metric, samples: int, allowed: float) -> list[Note]:
 
 def _nearest_node(model: ir.Model, pattern: str) -> str:
     names = [n.name or "" for n in model.graph] + sorted({n.op_type for n in model.graph})
-    near = get_close_matches(pattern, names, 1)
-    return (
-        f"did you mean {near[0]!r}?"
-        if near
-        else "patterns are globs of node names or operator types, as 'Conv' or '/layer1/*'"
-    )
+    return meant(pattern, names) or "patterns are globs of node names or operator types, as 'Conv' or '/layer1/*'"

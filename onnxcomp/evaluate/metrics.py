@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 
 from onnxcomp.calibration.script import load_function
 from onnxcomp.errors import DataError, UsageError
+from onnxcomp.report.text import meant
 
 Outputs = Sequence[Sequence[np.ndarray]]
 """For each feed all outputs of the model, in its order."""
@@ -142,8 +142,7 @@ def find_metric(text: str) -> Metric:
         return Metric(f"py:{os.path.basename(text)}", function, bool(getattr(function, "higher_is_better", True)))
     if text in METRICS:
         return METRICS[text]
-    near = get_close_matches(text, METRICS, 1)
     raise UsageError(
         f"unknown metric {text!r}",
-        hint=f"did you mean {near[0]!r}?" if near else f"one of {', '.join(METRICS)}, or py:FILE.py:FUNC",
+        hint=meant(text, METRICS) or f"one of {', '.join(METRICS)}, or py:FILE.py:FUNC",
     )

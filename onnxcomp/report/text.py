@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 # Control, format (bidirectional overrides among them), surrogate, private use, unassigned, line, paragraph separator.
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -31,6 +33,16 @@ def printable(text: object, limit: int = 80) -> str:
         head = limit // 2
         raw = raw[:head] + "…" + raw[len(raw) - (limit - head - 1) :]
     return "".join("?" if unicodedata.category(c) in _UNSAFE else c for c in raw)
+
+
+def meant(word: str, known: Iterable[str]) -> str | None:
+    """A hint that names the known word that was probably meant; None if none is near.
+
+    >>> meant("tpo1", ["top1", "mse"]), meant("x", ["top1"])
+    ("did you mean 'top1'?", None)
+    """
+    near = get_close_matches(word, list(known), 1)
+    return f"did you mean {near[0]!r}?" if near else None
 
 
 def complaint(message: str) -> str:

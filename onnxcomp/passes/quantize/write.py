@@ -3,8 +3,6 @@ model."""
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 import numpy as np
 import onnx_ir as ir
 
@@ -21,7 +19,7 @@ from onnxcomp.passes.quantize.plan import QParams, QuantPlan
 from onnxcomp.passes.quantize.sites import Site
 from onnxcomp.passes.quantize.styles import sites_for
 from onnxcomp.passes.tables import write_tables
-from onnxcomp.report.text import printable
+from onnxcomp.report.text import meant, printable
 
 ZERO_POINT_TYPES = {"uint8": np.uint8, "int8": np.int8}
 INTEGERS = {"uint8": ir.DataType.UINT8, "int8": ir.DataType.INT8}
@@ -60,10 +58,9 @@ def write_qdq(model: ir.Model, plan: QuantPlan) -> ir.Model:
 def _check_names(plan: QuantPlan, names: list[str]) -> None:
     """No node that the plan changes is missing: a slip of the pen would leave one in float without a word."""
     for name in sorted(plan.changes().difference(names)):
-        near = get_close_matches(name, names, 1)
         raise PlanError(
             f"the plan's node {printable(name)!r} is not in the model",
-            hint=f"did you mean {printable(near[0])!r}?" if near else "make a new one with --dry-run",
+            hint=meant(name, names) or "make a new one with --dry-run",
         )
 
 
