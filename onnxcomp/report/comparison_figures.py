@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import inf, log10
 
-from onnxcomp.report.comparison import ModelComparison
+from onnxcomp.report.comparison import ModelComparison, OperatorPair
 from onnxcomp.report.figures import factor, feeds_line, macs, size
 from onnxcomp.report.structures import LayerPairs
 from onnxcomp.report.text import printable
@@ -31,19 +31,24 @@ def totals(c: ModelComparison) -> Iterator[tuple[str, str, str, str]]:
         yield printable(c.metric.name, 24), f"{c.metric.before:.4f}", f"{c.metric.after:.4f}", change
 
 
+def telling(c: ModelComparison) -> list[OperatorPair]:
+    """The types of operators that compute, weigh or differ."""
+    return [o for o in c.operators if any(o.macs) or None in o.macs or any(o.bytes) or o.nodes[0] != o.nodes[1]]
+
+
 def operator_rows(c: ModelComparison, most: int | None = MAX_ROWS) -> Rows:
     """(operator, nodes of A, of B, MACs of A, of B, weights of A, of B): what computes, weighs or differs."""
-    telling = [o for o in c.operators if any(o.macs) or None in o.macs or any(o.bytes) or o.nodes[0] != o.nodes[1]]
+    pairs = telling(c)
     rows: Rows = [
         (
             printable(o.operator, 40),
             *map(str, o.nodes),
             *("" if m == 0 else macs(m) for m in o.macs),
-            *("" if b == 0 else f"{b} B" if b < 1000 else size(b) for b in o.bytes),
+            *("" if b == 0 else size(b) for b in o.bytes),
         )
-        for o in telling[:most]
+        for o in pairs[:most]
     ]
-    return rows + _more(len(telling) - len(rows), "type", 6)
+    return rows + _more(len(pairs) - len(rows), "type", 6)
 
 
 def kernel_rows(c: ModelComparison, most: int | None = MAX_ROWS) -> Rows:

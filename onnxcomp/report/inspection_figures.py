@@ -23,12 +23,18 @@ MAX_OPERATORS = 20
 MAX_TENSORS = 6
 
 
+def all_macs(found: Inspection) -> str:
+    """Of one call, as far as shapes are known."""
+    total = sum(row.macs for row in found.operators)
+    return count_macs(total) if total or not found.model.macs_unknown else "unknown"
+
+
 def headline(found: Inspection) -> str:
     """`4.75 MB, 1,171,841 parameters, 23.1 M MACs, 330 nodes`."""
     facts = found.model
-    macs = sum(row.macs for row in found.operators)
-    without = f" (without {plural(facts.macs_unknown, 'node')})" if facts.macs_unknown else ""
-    counted = f"{count_macs(macs)} MACs{without}" if macs or not without else "unknown MACs"
+    macs, known = all_macs(found), facts.macs_unknown == 0
+    without = "" if known or macs == "unknown" else f" (without {plural(facts.macs_unknown, 'node')})"
+    counted = f"{macs} MACs{without}"
     return f"{size(facts.bytes)}, {facts.parameters:,} parameters, {counted}, {plural(facts.nodes, 'node')}"
 
 

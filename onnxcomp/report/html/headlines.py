@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from onnxcomp.report.comparison import ModelComparison
-from onnxcomp.report.figures import count_macs, factor, size
+from onnxcomp.report.figures import factor, size
 from onnxcomp.report.html.pictures import bar
 from onnxcomp.report.html.sections import closeness, names, same_model
 from onnxcomp.report.inspection import Inspection
+from onnxcomp.report.inspection_figures import all_macs
 from onnxcomp.report.structures import Benchmark, MetricResult, OutputFidelity, Report
+from onnxcomp.report.text import plural
 
 Pair = tuple[str, str]
 
@@ -55,12 +57,12 @@ def of_comparison(c: ModelComparison) -> Iterator[Figure]:
 
 def of_inspection(found: Inspection) -> Iterator[Figure]:
     """What the model weighs and computes."""
-    facts, macs = found.model, sum(row.macs for row in found.operators)
+    facts = found.model
     yield Figure("Size", size(facts.bytes), f"opset {facts.opset}")
     yield Figure("Parameters", f"{facts.parameters:,}", f"{size(facts.weight_bytes)} of weights")
     unknown = facts.macs_unknown
-    told = f"without {unknown:,} node{'' if unknown == 1 else 's'} of unknown shape" if unknown else "of one call"
-    yield Figure("Multiply-accumulates", count_macs(macs) if macs or not unknown else "unknown", told)
+    told = f"without {plural(unknown, 'node')} of unknown shape" if unknown else "of one call"
+    yield Figure("Multiply-accumulates", all_macs(found), told)
     yield Figure("Nodes", f"{facts.nodes:,}", f"of {len(facts.operators):,} operators")
 
 

@@ -6,14 +6,14 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from onnxcomp.report.comparison import ModelComparison, OperatorPair
+from onnxcomp.report.comparison_figures import telling
 from onnxcomp.report.html.words import MAX_NODES, MAX_ROWS
 from onnxcomp.report.inspection import Inspection, NodeRow, OperatorRow
 
 
 def operator_pairs(c: ModelComparison) -> list[OperatorPair]:
     """The types of operators that compute, weigh or differ; capped."""
-    telling = [o for o in c.operators if any(o.macs) or None in o.macs or any(o.bytes) or o.nodes[0] != o.nodes[1]]
-    return telling[:MAX_ROWS]
+    return telling(c)[:MAX_ROWS]
 
 
 def nodes(found: Inspection) -> list[tuple[int, NodeRow]]:
